@@ -1,0 +1,47 @@
+"""What every room speaks of: sessions with their bundles, and the domain they belong to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CategoryPath = tuple[str, ...]  # from the root to the leaf: ("Electronics", "Cables", "HDMI Cables")
+
+
+@dataclass(frozen=True)
+class Session:
+    """The products that one shopper looked at, and the bundles that were annotated among them.
+
+    `items`, `titles` and `categories` are parallel. `categories[i]` holds the category paths of product i (possibly none).
+    `bundles` are 0-based positions into `items`, ascending; `intents` stand beside them ("" where none was written).
+    """
+
+    id: str
+    items: tuple[str, ...]
+    titles: tuple[str, ...]
+    categories: tuple[tuple[CategoryPath, ...], ...]
+    bundles: tuple[tuple[int, ...], ...] = ()
+    intents: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A named set of sessions, split for good.
+
+    `left_out` counts what was read but not kept, by reason. `digest` is the sha256 of all that was kept: two domains with
+    the same digest are the same data. `synthetic` is True for generated data and must be said wherever it shows.
+    """
+
+    name: str
+    source: str
+    splits: Mapping[str, list[Session]]  # "train", "validation", "test"
+    digest: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    synthetic: bool = False
+
+
+def leaf_category(paths: tuple[CategoryPath, ...]) -> str | None:
+    """The leaf of the longest category path (the first of equals), the level the paper's patterns use; None without a category."""
+    longest = max(paths, key=len, default=())
+    return longest[-1] if longest else None
