@@ -1,0 +1,18 @@
+"""Sessions and bundles: BundleRec files, JSONL of one's own, the synthetic demo domain; their split and their leak proof."""
+
+from kdjax.data.domains import load_domain
+from kdjax.data.jsonl import load_new_sessions
+from kdjax.data.leaks import prove_sources
+from kdjax.data.sessions import CategoryPath, Domain, Session, leaf_category
+from kdjax.data.summary import describe
+
+__all__ = [
+    "CategoryPath",
+    "Domain",
+    "Session",
+    "describe",
+    "leaf_category",
+    "load_domain",
+    "load_new_sessions",
+    "prove_sources",
+]

@@ -1,0 +1,112 @@
+"""The files of the public bundle data (BundleRec, SIGIR 2022), with the official de-duplication and split.
+
+`root/name/` holds comma-separated files, each with a header:
+
+    session_item.csv     session ID,item ID       the rows' order is the products' order in the session
+    session_bundle.csv   session ID,bundle ID     the order in which sessions first appear decides the split
+    bundle_item.csv      bundle ID,item ID
+    bundle_intent.csv    bundle ID,intent
+    item_titles.csv      item ID,titles
+    item_categories.csv  item ID,categories       [[A,B,C],[A,D]]
+
+Every product of a session that has a bundle needs a title and a category row. The titles published with the data cover the
+products of bundles alone, which gives the others away; the complete files are those of llm4sr/PO4ISR.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from kdjax.data.categories import parse_categories
+from kdjax.data.deduplicate import deduplicate
+from kdjax.data.files import domain_folder, one_line
+from kdjax.data.fingerprint import fingerprint
+from kdjax.data.sessions import CategoryPath, Domain, Session
+from kdjax.data.split import official_split
+from kdjax.data.tables import fault, members, one_value
+from kdjax.errors import InputError
+
+
+def load_bundlerec(root: str, name: str) -> Domain:
+    """Read the domain in `root/name/`; a file that is not whole is an InputError with the file and the row."""
+    folder = domain_folder(root, name)
+    items_of = members(folder / "session_item.csv", ("session ID", "item ID"))
+    bundles_of = _bundles_by_session(folder, items_of)
+    if not bundles_of:
+        raise InputError(f"{folder / 'session_bundle.csv'}: no session has a bundle")
+    titles, categories = _titles(folder), _categories(folder)
+    intents = one_value(folder / "bundle_intent.csv", ("bundle ID", "intent"))
+
+    left_out = Counter({"sessions without a bundle": len(items_of) - len(bundles_of)})
+    sessions = []
+    for session_id, bundles in bundles_of.items():
+        items = items_of[session_id]
+        for item, row in items.items():
+            for table, file in ((titles, "item_titles.csv"), (categories, "item_categories.csv")):
+                if item not in table:
+                    reason = f"the item {item} has no row in {file}; every product of a session with a bundle needs one"
+                    raise fault(folder / "session_item.csv", row, reason)
+        place = {item: position for position, item in enumerate(items)}
+        session = Session(
+            id=session_id,
+            items=tuple(items),
+            titles=tuple(titles[item] for item in items),
+            categories=tuple(categories[item] for item in items),
+            bundles=tuple(tuple(sorted(place[item] for item in bundle)) for bundle in bundles.values()),
+            intents=tuple(one_line(intents[bundle][1]) if bundle in intents else "" for bundle in bundles),
+        )
+        session, dropped = deduplicate(session)
+        sessions.append(session)
+        left_out.update(dropped)
+    splits = official_split(sessions)
+    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out)
+
+
+def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> dict[str, dict[str, list[str]]]:
+    """Session → {bundle: its items}, sessions and bundles in the order of session_bundle.csv."""
+    path, item_path = folder / "session_bundle.csv", folder / "bundle_item.csv"
+    bundle_items = members(item_path, ("bundle ID", "item ID"))
+    session_of: dict[str, str] = {}
+    bundles_of: dict[str, dict[str, list[str]]] = {}
+    for session, bundles in members(path, ("session ID", "bundle ID")).items():
+        for bundle, row in bundles.items():
+            if session not in items_of:
+                raise fault(path, row, f"the session {session} has no products in session_item.csv")
+            if bundle in session_of:
+                raise fault(path, row, f"the bundle {bundle} is a duplicate: session {session_of[bundle]} has it too")
+            if bundle not in bundle_items:
+                raise fault(path, row, f"the bundle {bundle} has no items in bundle_item.csv")
+            session_of[bundle] = session
+            bundles_of.setdefault(session, {})[bundle] = list(bundle_items[bundle])
+    for bundle, items in bundle_items.items():
+        row = next(iter(items.values()))
+        if bundle not in session_of:
+            raise fault(item_path, row, f"the bundle {bundle} belongs to no session in session_bundle.csv")
+        if len(items) < 2:
+            raise fault(item_path, row, f"the bundle {bundle} has one item; a bundle has two or more")
+        for item, row in items.items():
+            if item not in items_of[session_of[bundle]]:
+                raise fault(
+                    item_path, row, f"the item {item} of bundle {bundle} is not in its session {session_of[bundle]}"
+                )
+    return bundles_of
+
+
+def _titles(folder: Path) -> dict[str, str]:
+    path = folder / "item_titles.csv"
+    titles = {}
+    for item, (row, text) in one_value(path, ("item ID", "titles")).items():
+        titles[item] = one_line(text)
+        if not titles[item]:
+            raise fault(path, row, f"the item {item} has an empty title")
+    return titles
+
+
+def _categories(folder: Path) -> dict[str, tuple[CategoryPath, ...]]:
+    path = folder / "item_categories.csv"
+    categories = {}
+    for item, (row, text) in one_value(path, ("item ID", "categories")).items():
+        try:
+            categories[item] = parse_categories(text)
+        except ValueError as error:
+            raise fault(path, row, f"item {item}: {error}") from error
+    return categories

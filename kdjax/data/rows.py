@@ -1,0 +1,92 @@
+"""Reading JSON lines whose fields are known: every fault is an error with the file, the line and the field."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kdjax.data.files import one_line, read_text
+from kdjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: a JSON object, whose fields are read by the form they must have. Texts come as one line."""
+
+    path: Path
+    line: int  # from 1
+    values: Mapping[str, Any]
+
+    def fault(self, field: str, reason: str) -> InputError:
+        return InputError(f"{self.path}, line {self.line}, field '{field}': {reason}")
+
+    def text(self, field: str) -> str:
+        """A text that is not blank."""
+        return self._text(field, self.values[field])
+
+    def texts(self, field: str, blank: bool = False) -> tuple[str, ...]:
+        """A list of texts, not blank unless `blank`."""
+        return tuple(self._text(field, value, blank) for value in self._list(field, self.values[field]))
+
+    def lists(self, field: str) -> tuple[tuple[str, ...], ...]:
+        """A list of lists of texts; empty where the field is left out."""
+        outer = self._list(field, self.values.get(field, []))
+        return tuple(tuple(self._text(field, value) for value in self._list(field, inner)) for inner in outer)
+
+    def _text(self, field: str, value: Any, blank: bool = False) -> str:
+        if not isinstance(value, str):
+            raise self.fault(field, f'{json.dumps(value)[:80]} is not a text; write it in quotes, as in "17"')
+        text = one_line(value)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise self.fault(field, f"{json.dumps(text)[:80]} holds half of a surrogate pair, which no UTF-8 text has")
+        if not text and not blank:
+            raise self.fault(field, "is empty")
+        return text
+
+    def _list(self, field: str, value: Any) -> list:
+        if not isinstance(value, list):
+            raise self.fault(field, f"{json.dumps(value)[:80]} is not a list")
+        return value
+
+
+def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> list[Row]:
+    """The rows of a file, at least one, in order, with known fields only and no id twice. Blank lines are passed over."""
+    rows: list[Row] = []
+    line_of: dict[str, int] = {}
+    for line, text in enumerate(read_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        row = Row(path, line, _parse(path, line, text))
+        _check_fields(row, required, optional)
+        id = row.text("id")
+        if id in line_of:
+            raise row.fault("id", f"'{id}' is a duplicate of line {line_of[id]}")
+        line_of[id] = line
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: the file has no rows; a row is a JSON object with {', '.join(required)}")
+    return rows
+
+
+def _parse(path: Path, line: int, text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {line}: this is not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}, line {line}: a row must be a JSON object, {{...}}")
+    return values
+
+
+def _check_fields(row: Row, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    known = required + optional
+    for field in row.values:
+        if field not in known:
+            nearest = get_close_matches(field, known, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"valid are {', '.join(known)}"
+            raise row.fault(field, f"is not a field of this file; {hint}")
+    for field in required:
+        if field not in row.values:
+            raise row.fault(field, "is missing")

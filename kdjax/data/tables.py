@@ -1,0 +1,74 @@
+"""Reading CSV tables that must be whole: every fault is an error with the file and the row."""
+
+import csv
+import io
+from pathlib import Path
+
+from kdjax.data.files import read_text
+from kdjax.errors import InputError
+
+
+def fault(path: Path, row: int, reason: str) -> InputError:
+    """The error for one row; rows are counted as lines of the file from 1, the header's, and a row is where it begins."""
+    return InputError(f"{path}, row {row}: {reason}")
+
+
+def read_table(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
+    """(row, first, second) of the two named columns for every row, in the file's order; other columns are passed over.
+
+    The first column is an id and comes without white space around it; it must not be blank.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    row, header, places, rows = 1, None, [], []
+    try:
+        for cells in reader:
+            if header is None:
+                header = cells
+                places = _places(path, header, columns)
+            elif cells:
+                if len(cells) != len(header):
+                    raise fault(path, row, f"{len(cells)} columns where the header has {len(header)}")
+                first, second = (cells[place] for place in places)
+                if not first.strip():
+                    raise fault(path, row, f"the column '{columns[0]}' is empty")
+                rows.append((row, first.strip(), second))
+            row = reader.line_num + 1
+    except csv.Error as error:
+        raise fault(path, row, f"the row is broken ({error}); look for an unbalanced quote") from error
+    if header is None:
+        raise InputError(f"{path}: the file is empty; its header should be {','.join(columns)}")
+    return rows
+
+
+def _places(path: Path, header: list[str], columns: tuple[str, ...]) -> list[int]:
+    names = [name.strip() for name in header]
+    for column in columns:
+        if column not in names:
+            raise fault(path, 1, f"there is no column '{column}'; the header has {', '.join(names)}")
+    return [names.index(column) for column in columns]
+
+
+def one_value(path: Path, columns: tuple[str, str]) -> dict[str, tuple[int, str]]:
+    """A table that gives each id one value: id → (row, value). An id that comes again is an InputError."""
+    table: dict[str, tuple[int, str]] = {}
+    for row, key, value in read_table(path, columns):
+        if key in table:
+            raise fault(path, row, f"the {columns[0]} {key} is a duplicate of row {table[key][0]}")
+        table[key] = (row, value)
+    return table
+
+
+def members(path: Path, columns: tuple[str, str]) -> dict[str, dict[str, int]]:
+    """A table that gives each id its members, one a row: id → {member: row}. A member that comes again is an InputError."""
+    table: dict[str, dict[str, int]] = {}
+    for row, key, value in read_table(path, columns):
+        member = value.strip()
+        if not member:
+            raise fault(path, row, f"the column '{columns[1]}' is empty")
+        group = table.setdefault(key, {})
+        if member in group:
+            raise fault(
+                path, row, f"the {columns[1]} {member} of {columns[0]} {key} is a duplicate of row {group[member]}"
+            )
+        group[member] = row
+    return table

@@ -1,0 +1,22 @@
+"""What a run leaves for people: its log and progress, its tables, its report; and JSON files for everyone."""
+
+from kdjax.reporting.files import open_to_append, read_jsonl, write_json, write_jsonl, write_text
+from kdjax.reporting.progress import Progress, duration
+from kdjax.reporting.report import write_report
+from kdjax.reporting.runlog import RunLog
+from kdjax.reporting.tables import headline, results_markdown, results_table
+
+__all__ = [
+    "Progress",
+    "RunLog",
+    "duration",
+    "headline",
+    "open_to_append",
+    "read_jsonl",
+    "results_markdown",
+    "results_table",
+    "write_json",
+    "write_jsonl",
+    "write_report",
+    "write_text",
+]

@@ -1,0 +1,105 @@
+"""One test session as the report's error browser shows it: products, bundles, and what is right or wrong about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any
+
+VERDICTS = ("right", "partly right", "wrong")
+
+
+@dataclass(frozen=True)
+class Product:
+    """`true` and `predicted` hold the letters of the bundles that the product is in: A, B for true ones, a, b for predicted."""
+
+    number: int
+    title: str
+    true: tuple[str, ...]
+    predicted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NamedBundle:
+    """A true or predicted bundle with its letter, its product numbers and what is to be said of it."""
+
+    letter: str
+    numbers: tuple[int, ...]
+    remark: str
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A row of `predictions.jsonl`, judged."""
+
+    domain: str
+    session_id: str
+    verdict: str  # one of VERDICTS
+    valid: bool
+    products: tuple[Product, ...]
+    true: tuple[NamedBundle, ...]
+    predicted: tuple[NamedBundle, ...]
+    text: str
+    tokens: tuple[int, int]  # prompt, completion
+
+
+def session_view(row: dict[str, Any]) -> SessionView:
+    """Judge a row of `predictions.jsonl` that also has `titles`, parallel to `items`.
+
+    A session is right if its distinct predicted sets are its true bundles, partly right if some predicted set has two
+    products that share a true bundle, else wrong.
+    """
+    truth, predicted = row["truth"], row["predicted"]
+    true_sets, predicted_sets = [set(numbers) for numbers in truth], [set(numbers) for numbers in predicted]
+    right = set(map(frozenset, true_sets)) == set(map(frozenset, predicted_sets))
+    partly = any(len(named & true) >= 2 for named in predicted_sets for true in true_sets)
+    products = tuple(
+        Product(number, title, _letters(number, truth, ascii_uppercase), _letters(number, predicted, ascii_lowercase))
+        for number, title in enumerate(row["titles"], start=1)
+    )
+    return SessionView(
+        domain=row["domain"],
+        session_id=row["session_id"],
+        verdict="right" if right else "partly right" if partly else "wrong",
+        valid=row["valid"],
+        products=products,
+        true=_named(truth, ascii_uppercase, ["found" if true in predicted_sets else "not found" for true in true_sets]),
+        predicted=_named(
+            predicted, ascii_lowercase, [_remark(i, predicted_sets, true_sets) for i in range(len(predicted))]
+        ),
+        text=row["text"],
+        tokens=(row["prompt_tokens"], row["completion_tokens"]),
+    )
+
+
+def _letter(index: int, alphabet: str) -> str:
+    """A to Z, then A1 to Z1 and so on."""
+    turn, place = divmod(index, len(alphabet))
+    return alphabet[place] + (str(turn) if turn else "")
+
+
+def _letters(number: int, bundles: Sequence[Sequence[int]], alphabet: str) -> tuple[str, ...]:
+    return tuple(_letter(index, alphabet) for index, bundle in enumerate(bundles) if number in bundle)
+
+
+def _named(bundles: Sequence[Sequence[int]], alphabet: str, remarks: Sequence[str]) -> tuple[NamedBundle, ...]:
+    named = enumerate(zip(bundles, remarks, strict=True))
+    return tuple(NamedBundle(_letter(index, alphabet), tuple(numbers), remark) for index, (numbers, remark) in named)
+
+
+def _remark(index: int, predicted: Sequence[set[int]], truth: Sequence[set[int]]) -> str:
+    """Compare a predicted set with the true bundle of highest Jaccard index (the first of equals)."""
+    named = predicted[index]
+    if named in predicted[:index]:
+        return "named before"
+    jaccard = [len(named & true) / len(named | true) for true in truth]
+    best = max(range(len(truth)), key=jaccard.__getitem__, default=None)
+    if best is None or jaccard[best] == 0:
+        return "nothing in common with a true bundle"
+    if jaccard[best] == 1:
+        return f"right, true {_letter(best, ascii_uppercase)}"
+    faults = [
+        f"{what} {', '.join(map(str, sorted(numbers)))}"
+        for what, numbers in (("misses", truth[best] - named), ("wrongly has", named - truth[best]))
+        if numbers
+    ]
+    return f"near true {_letter(best, ascii_uppercase)}: {'; '.join(faults)}"

@@ -1,0 +1,138 @@
+"""The report's plots as inline SVG: the same bytes for the same numbers, colours that follow the page's theme."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kdjax.reporting.tables import Row
+
+# Matplotlib needs a colour, the page has a name for it: the first becomes the second in the SVG.
+INK, MUTED, LINE, STUDENT, BASELINE = "#010203", "#010204", "#010205", "#010206", "#010207"
+THEME = {INK: "--ink", MUTED: "--muted", LINE: "--line", STUDENT: "--accent", BASELINE: "--muted"}
+STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 11,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read aloud
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+WIDTH = 4.4  # inches; small enough to stay legible on a phone
+MOST_POINTS = 600  # a longer curve is averaged to this many points
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report: `alt` says in words what the drawing shows."""
+
+    title: str
+    alt: str
+    svg: str
+
+
+def forest(rows: Sequence[Row], title: str, name: str) -> Plot | None:
+    """Strict F1 of every predictor with its 95 % interval; None where no row has a number."""
+    rows = [row for row in rows if row.f1 is not None]
+    if not rows:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.7 + 0.46 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for y, row in enumerate(rows):
+            color = STUDENT if row.kind == "student" else BASELINE
+            if row.interval:
+                axes.plot(row.interval, (y, y), color=color, linewidth=2, solid_capstyle="round")
+            axes.plot(row.f1, y, marker="o" if row.kind == "student" else "s", markersize=6, color=color)
+            axes.text(0, y - 0.34, row.name, parse_math=False, va="center", transform=axes.get_yaxis_transform())
+        top = max(max(row.interval or (0.0,)) for row in rows)
+        axes.set(xlim=(0, max(top, *(row.f1 for row in rows), 0.05) * 1.06), ylim=(len(rows) - 0.6, -0.75), yticks=[])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("strict F1")
+        alt = "; ".join(f"{row.name} {row.cells[0]}" for row in rows)
+        return Plot(title, f"Strict F1: {alt}", _svg(figure, name))
+
+
+def curves(history: Sequence[dict[str, Any]]) -> list[Plot]:
+    """Training loss and learning rate per step and validation strict F1 per epoch, each where `history` has it.
+
+    Where a continued run repeats a step or an epoch, the last one counts.
+    """
+    plots = [
+        _curve("Training loss", "step", "loss", _series(history, "step", "loss"), smooth=True),
+        _curve("Validation strict F1", "epoch", "strict F1", _validation(history)),
+        _curve("Learning rate", "step", "learning rate", _series(history, "step", "learning_rate")),
+    ]
+    return [plot for plot in plots if plot]
+
+
+def _series(history: Sequence[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    return sorted({row[x]: row[y] for row in history if row.get(y) is not None}.items())
+
+
+def _validation(history: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    rows = [row for row in history if "validation" in row and row["validation"]["strict"]["f1"] is not None]
+    return sorted({row["epoch"]: row["validation"]["strict"]["f1"] for row in rows}.items())
+
+
+def _curve(title: str, x: str, y: str, points: list[tuple[float, float]], smooth: bool = False) -> Plot | None:
+    if not points:
+        return None
+    xs, ys = (_shortened(np.asarray(values, float)) for values in zip(*points, strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        axes: Axes = figure.subplots()
+        marker = "o" if len(xs) <= 30 else ""
+        if smooth and len(xs) > 30:
+            axes.plot(xs, ys, color=STUDENT, alpha=0.3, linewidth=1)
+            axes.plot(xs, _smoothed(ys), color=STUDENT, linewidth=2)
+        else:
+            axes.plot(xs, ys, color=STUDENT, linewidth=2, marker=marker, markersize=4)
+        axes.set(xlabel=x, ylabel=y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        if min(ys) >= 0:
+            axes.set_ylim(bottom=0)
+        (first, start), (last, end) = points[0], points[-1]
+        alt = f"{title}: from {start:.4g} at {x} {first:g} to {end:.4g} at {x} {last:g}, {len(points)} points"
+        return Plot(title, alt, _svg(figure, title.lower().replace(" ", "-")))
+
+
+def _shortened(values: np.ndarray) -> np.ndarray:
+    """Means of MOST_POINTS consecutive groups, so that a long run does not make a large file."""
+    if len(values) <= MOST_POINTS:
+        return values
+    return np.array([group.mean() for group in np.array_split(values, MOST_POINTS)])
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Centred moving mean over a twentieth of the curve; the window shrinks at the ends."""
+    half = max(1, len(values) // 40)
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Draw as an `<svg>` element without date, namespaces or addresses; ids begin with `name`, unique in the page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kdjax"}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    viewbox = re.search(r'viewBox="[^"]*"', svg).group()
+    body = re.search(r"<svg[^>]*>(.*)</svg>", svg, flags=re.DOTALL).group(1)
+    body = re.sub(r'(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", body)
+    for color, variable in THEME.items():
+        body = body.replace(color, f"var({variable})")
+    return f'<svg {viewbox} aria-hidden="true">{body}</svg>'

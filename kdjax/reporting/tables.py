@@ -1,0 +1,174 @@
+"""The results of a run as tables: one reading of `metrics.json` for the console, Markdown and the report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
+# (group in metrics.json, field, heading); "answered" also shows n
+COLUMNS = (
+    ("strict", "f1", "F1"),
+    ("strict", "precision", "precision"),
+    ("strict", "recall", "recall"),
+    ("strict", "exact_f1", "exact F1"),
+    ("strict", "pair_f1", "pair F1"),
+    ("strict", "valid_rate", "valid"),
+    ("paper", "precision", "P"),
+    ("paper", "recall", "R"),
+    ("paper", "coverage", "coverage"),
+    ("paper", "n_answered", "answered"),
+)
+WIDE = 120  # console columns from which all of COLUMNS fit side by side
+NOTHING = "–"  # shown for a value that is absent or null
+
+
+@dataclass(frozen=True)
+class Row:
+    """One predictor's line: `cells` in the order of COLUMNS; `f1` and its 95 % `interval` are the strict F1."""
+
+    name: str
+    kind: str  # "student" or "baseline"
+    cells: tuple[str, ...]
+    f1: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Strict F1 of one predictor minus another's, paired over sessions, with its 95 % interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value:+.3f} {interval_text((self.low, self.high))}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """One table: the pooled test set or one domain."""
+
+    title: str
+    rows: tuple[Row, ...]
+    differences: tuple[Difference, ...]
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """`[0.431, 0.527]`, or nothing where there is no interval."""
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+
+
+def results(metrics: dict[str, Any]) -> list[Results]:
+    """Read `metrics.json`: the test set first, then each domain where there is more than one."""
+    domains = metrics.get("domains", {})
+    name = next(iter(domains)) if len(domains) == 1 else f"{len(domains)} domains pooled" if domains else ""
+    tables = [_results(f"Test set, {name}" if name else "Test set", metrics["test"])]
+    if len(domains) > 1:
+        tables += [_results(f"Test set, {domain}", result) for domain, result in domains.items()]
+    return tables
+
+
+def _results(title: str, result: dict[str, Any]) -> Results:
+    intervals = {name: values for name, values in result.get("intervals", {}).items() if None not in values}
+    entries = []
+    if result.get("before"):
+        entries.append(("student, before", "student", result["before"], intervals.get("before")))
+    name = "student, after fine-tuning" if result.get("before") else "student"
+    entries.append((name, "student", result, intervals.get("after")))
+    baselines = result.get("baselines", {})
+    entries += [(name, "baseline", values, intervals.get(name)) for name, values in baselines.items()]
+    rows = tuple(
+        Row(name, kind, _cells(values, result["n"]), values["strict"]["f1"], tuple(interval) if interval else None)
+        for name, kind, values, interval in entries
+    )
+    differences = tuple(
+        Difference(name.replace("_minus_", " − "), *values) for name, values in intervals.items() if "_minus_" in name
+    )
+    return Results(f"{title}, {result['n']} sessions", rows, differences)
+
+
+def _cells(values: dict[str, Any], n: int) -> tuple[str, ...]:
+    numbers = [values[group].get(field) for group, field, _ in COLUMNS]
+    cells = [NOTHING if number is None else f"{number:.3f}" for number in numbers[:-1]]
+    return (*cells, f"{numbers[-1]}/{n}")
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """What rich prints for the results: a table for the test set and, with several domains, one for each."""
+
+    results: tuple[Results, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """On a narrow console the two groups of columns stand below each other, so that nothing is cut off."""
+        wide = options.max_width >= WIDE
+        groups = [("strict", "paper")] if wide else [("strict",), ("paper",)]
+        for content in self.results:
+            yield from (_console_table(content, group, " " if wide else "\n") for group in groups)
+            yield from (f"strict F1, {difference}" for difference in content.differences)
+
+
+def results_table(metrics: dict[str, Any]) -> ResultsTable:
+    """The tables for the console, to be printed with rich (`RunLog.say`)."""
+    return ResultsTable(tuple(results(metrics)))
+
+
+def _console_table(content: Results, groups: tuple[str, ...], before_interval: str) -> Table:
+    table = Table(title=content.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    shown = [index for index, (group, _, _) in enumerate(COLUMNS) if group in groups]
+    for group, _, heading in (COLUMNS[index] for index in shown):
+        table.add_column(f"{group}\n{heading}", justify="right", no_wrap=True)
+    for row in content.rows:
+        cells = _with_interval(row, before_interval)
+        table.add_row(row.name, *(cells[index] for index in shown))
+    return table
+
+
+def _with_interval(row: Row, before: str = " ") -> tuple[str, ...]:
+    return ((row.cells[0] + before + interval_text(row.interval)).strip(), *row.cells[1:])
+
+
+def results_markdown(metrics: dict[str, Any]) -> str:
+    """The same tables as GitHub Markdown, ending in a newline."""
+    return "\n".join(_markdown(table) for table in results(metrics))
+
+
+def _markdown(content: Results) -> str:
+    headings = ["", *(f"{group} {heading}" for group, _, heading in COLUMNS)]
+    lines = [headings, ["---", *("---:" for _ in COLUMNS)]]
+    for row in content.rows:
+        lines.append([row.name.replace("|", "\\|"), *_with_interval(row)])
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    differences = "".join(f"* strict F1, {difference}\n" for difference in content.differences)
+    return f"**{content.title}**, 95 % intervals in brackets\n\n{table}\n" + (f"\n{differences}" if differences else "")
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """What the run found, in two or three sentences, the strongest baseline included."""
+    table = results(metrics)[0]
+    students = [row for row in table.rows if row.kind == "student"]
+    after = students[-1]
+    who = "The fine-tuned student" if len(students) > 1 else "The student"
+    text = f"{who} reaches a strict F1 of {_f1(after)} on {metrics['test']['n']} test sessions"
+    if len(students) > 1:
+        text += f"; before fine-tuning it was {_f1(students[0])}"
+    baselines = [row for row in table.rows if row.kind == "baseline" and row.f1 is not None]
+    if baselines:
+        best = max(baselines, key=lambda row: row.f1)
+        text += f". The strongest training-free baseline, “{best.name}”, reaches {_f1(best)}"
+        if after.f1 is not None:
+            text += f", {_side(best.f1 - after.f1)} the student"
+    return text + "."
+
+
+def _f1(row: Row) -> str:
+    return row.cells[0] + (f" (95 % interval {row.interval[0]:.3f} to {row.interval[1]:.3f})" if row.interval else "")
+
+
+def _side(difference: float) -> str:
+    return "level with" if round(difference, 3) == 0 else "above" if difference > 0 else "below"

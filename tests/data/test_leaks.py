@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdjax.data import Domain, Session, prove_sources
+from kdjax.errors import InputError
+
+
+def domain(name: str, **ids: str) -> Domain:
+    splits = {
+        part: [Session(id, ("a", "b"), ("A", "B"), ((), ())) for id in ids.get(part, "").split()] for part in SPLITS
+    }
+    return Domain(name, "jsonl", splits, digest="")
+
+
+SPLITS = ("train", "validation", "test")
+DOMAINS = {
+    "food": domain("food", train="1 2 3", validation="4", test="5 6"),
+    "toys": domain("toys", train="5 6", test="1"),
+}
+
+
+def test_training_sessions_pass_in_their_own_domain():
+    assert prove_sources(DOMAINS, [("rule 1", "food", ["1", "3"]), ("demo", "toys", iter(["5"]))]) == 2
+    assert prove_sources(DOMAINS, []) == 0
+
+
+def test_all_offenders_are_listed_with_label_and_ids():
+    sources = [
+        ("rule 1", "food", ["1", "5", "4"]),
+        ("rule 2", "food", ["2"]),
+        ("demonstration of 9", "toys", ["1"]),
+        ("thought 3", "food", ["77"]),
+        ("thought 4", "food", []),
+        ("thought 5", "tools", ["1"]),
+    ]
+    with pytest.raises(InputError) as error:
+        prove_sources(DOMAINS, sources)
+    assert str(error.value).splitlines() == [
+        "5 of 6 sources do not come from training sessions alone:",
+        "  rule 1: food sessions 5 (test), 4 (validation)",
+        "  demonstration of 9: toys session 1 (test)",
+        "  thought 3: food session 77 (unknown)",
+        "  thought 4: names no session that it came from",
+        "  thought 5: domain 'tools' is not one of food, toys",
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("123456"), min_size=1))
+def test_it_passes_exactly_where_all_ids_are_training_ids(ids):
+    if set(ids) <= set("123"):
+        assert prove_sources(DOMAINS, [("card", "food", ids)]) == 1
+    else:
+        with pytest.raises(InputError, match="card: food"):
+            prove_sources(DOMAINS, [("card", "food", ids)])
