@@ -45,5 +45,7 @@ def parse_answer(text: str, n_items: int) -> ParsedAnswer:
         if inside:
             bundles.append(inside)
     exact = re.fullmatch(r"\s*\[\s*(\[\s*\d+(\s*,\s*\d+)*\s*\]\s*(,\s*(?=\[))?)+\]\s*", answer) is not None
-    valid = exact and out_of_range == 0 and all(len(bundle) >= 2 and len(set(bundle)) == len(bundle) for bundle in bundles)
+    valid = (
+        exact and out_of_range == 0 and all(len(bundle) >= 2 and len(set(bundle)) == len(bundle) for bundle in bundles)
+    )
     return ParsedAnswer(tuple(bundles), valid, out_of_range)

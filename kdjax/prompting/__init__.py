@@ -1,0 +1,18 @@
+"""Session + knowledge → prompt; bundles ↔ answer text."""
+
+from kdjax.prompting.answers import ANSWER_MARKER, ParsedAnswer, answer_text, parse_answer
+from kdjax.prompting.products import product_list
+from kdjax.prompting.prompts import Example, check_lengths, messages, prompt_example, training_example
+
+__all__ = [
+    "ANSWER_MARKER",
+    "Example",
+    "ParsedAnswer",
+    "answer_text",
+    "check_lengths",
+    "messages",
+    "parse_answer",
+    "product_list",
+    "prompt_example",
+    "training_example",
+]

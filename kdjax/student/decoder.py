@@ -1,0 +1,243 @@
+"""One decoder for the Llama family, over a shared prefix and a batch of examples; layers are stacked and scanned."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from kdjax.student.attention import attend, causal_attention
+from kdjax.student.families import DecoderConfig
+from kdjax.student.lora import BaseParam, Dropout, LoraConfig, LoRALinear
+from kdjax.student.rope import rope_tables, rotate
+
+KV = tuple[Float[Array, "..."], Float[Array, "..."]]  # keys, values
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the flat token axis is cut: `prefix` shared tokens, then `batch` examples of `length` tokens each."""
+
+    prefix: int
+    batch: int
+    length: int
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cache:
+    """What decoding remembers of a batch, all layers stacked first.
+
+    prefix [layers, kv, prefix, head_dim], shared by the rows; prompt [layers, kv, batch, length, head_dim], of which row b
+    uses the first lengths[b]; generated [layers, kv, batch, steps, head_dim], of which `step` are filled.
+    """
+
+    prefix: KV | None
+    prompt: KV
+    generated: KV
+    lengths: Int[Array, " batch"]
+    step: Int[Array, ""]
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) · weight, computed in float32 as Llama does."""
+
+    def __init__(self, shape: tuple[int, ...], eps: float, dtype):
+        self.eps = eps
+        self.weight = BaseParam(jnp.zeros(shape, dtype))
+
+    def __call__(self, x: Float[Array, "tokens hidden"]) -> Float[Array, "tokens hidden"]:
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return self.weight[...] * normed.astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query self-attention with rotary positions."""
+
+    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None):
+        self.config = config
+        heads, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        common = {"layers": config.num_hidden_layers, "dtype": dtype, "lora": lora}
+        self.q_proj = LoRALinear("q_proj", config.hidden_size, heads, **common)
+        self.k_proj = LoRALinear("k_proj", config.hidden_size, kv, **common)
+        self.v_proj = LoRALinear("v_proj", config.hidden_size, kv, **common)
+        self.o_proj = LoRALinear("o_proj", heads, config.hidden_size, **common)
+
+    def _project(self, x, rope, dropout):
+        """Rotated queries [tokens, kv, group, head_dim], rotated keys and values [tokens, kv, head_dim]."""
+        config, tokens = self.config, x.shape[0]
+        query = rotate(self.q_proj(x, dropout).reshape(tokens, config.num_attention_heads, config.head_dim), *rope)
+        keys = rotate(self.k_proj(x, dropout).reshape(tokens, config.num_key_value_heads, config.head_dim), *rope)
+        values = self.v_proj(x, dropout).reshape(tokens, config.num_key_value_heads, config.head_dim)
+        return query.reshape(tokens, config.num_key_value_heads, -1, config.head_dim), keys, values
+
+    def __call__(self, x: Float[Array, "tokens hidden"], layout: Layout, rope, dropout: Dropout | None):
+        """Returns the output [tokens, hidden] and the keys and values ((prefix or None), examples) in cache layout."""
+        query, keys, values = self._project(x, rope, dropout)
+
+        def own(part):  # [batch · length, kv, …] → [kv, batch, length, …]
+            rows = part[layout.prefix :].reshape(layout.batch, layout.length, *part.shape[1:])
+            return jnp.moveaxis(rows, 2, 0)
+
+        prefix, outputs = None, []
+        if layout.prefix:
+            shared_query, shared_keys, shared_values = (
+                jnp.moveaxis(part[: layout.prefix], 1, 0) for part in (query, keys, values)
+            )
+            prefix = (shared_keys, shared_values)
+            out = causal_attention(shared_query[:, None], shared_keys[:, None], shared_values[:, None])
+            outputs.append(jnp.moveaxis(out[:, 0], 0, 1).reshape(layout.prefix, -1))
+        own_kv = (own(keys), own(values))
+        out = causal_attention(own(query), *own_kv, None if prefix is None else (*prefix, None))
+        outputs.append(jnp.moveaxis(out, 0, 2).reshape(layout.batch * layout.length, -1))
+        return self.o_proj(jnp.concatenate(outputs), dropout), (prefix, own_kv)
+
+    def decode(self, x: Float[Array, "batch hidden"], rope, prefix: KV | None, prompt: KV, generated: KV, masks):
+        """One new token per row. Returns the output [batch, hidden] and the new keys and values [kv, batch, head_dim]."""
+        query, keys, values = (jnp.moveaxis(part, 1, 0) for part in self._project(x, rope, None))
+        segments = [(*prompt, masks[0]), (*generated, masks[1]), (keys[:, :, None], values[:, :, None], None)]
+        if prefix is not None:
+            segments.insert(0, (*prefix, None))
+        out = attend(query, segments)  # [kv, batch, group, head_dim]
+        return self.o_proj(jnp.moveaxis(out, 0, 1).reshape(x.shape[0], -1)), (keys, values)
+
+
+class MLP(nnx.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None):
+        common = {"layers": config.num_hidden_layers, "dtype": dtype, "lora": lora}
+        self.gate_proj = LoRALinear("gate_proj", config.hidden_size, config.intermediate_size, **common)
+        self.up_proj = LoRALinear("up_proj", config.hidden_size, config.intermediate_size, **common)
+        self.down_proj = LoRALinear("down_proj", config.intermediate_size, config.hidden_size, **common)
+
+    def __call__(
+        self, x: Float[Array, "tokens hidden"], dropout: Dropout | None = None
+    ) -> Float[Array, "tokens hidden"]:
+        return self.down_proj(nnx.silu(self.gate_proj(x, dropout)) * self.up_proj(x, dropout), dropout)
+
+
+class DecoderLayer(nnx.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None):
+        norm_shape = (config.num_hidden_layers, config.hidden_size)
+        self.input_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, dtype)
+        self.self_attn = Attention(config, dtype, lora)
+        self.post_attention_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, dtype)
+        self.mlp = MLP(config, dtype, lora)
+
+    def __call__(self, x, layout: Layout, rope, dropout: Dropout | None):
+        attended, kv = self.self_attn(self.input_layernorm(x), layout, rope, dropout)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x), dropout), kv
+
+    def decode(self, x, rope, prefix, prompt, generated, masks):
+        attended, kv = self.self_attn.decode(self.input_layernorm(x), rope, prefix, prompt, generated, masks)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), kv
+
+
+class Embedding(nnx.Module):
+    """A [vocab, hidden] table: looked up at the input, and multiplied with at the output."""
+
+    def __init__(self, config: DecoderConfig, dtype):
+        self.weight = BaseParam(jnp.zeros((config.vocab_size, config.hidden_size), dtype))
+
+
+class Decoder(nnx.Module):
+    """Token embedding, scanned layers, final norm; the head is applied by the caller, only where logits are wanted."""
+
+    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None = None):
+        self.config = config
+        self.embed_tokens = Embedding(config, dtype)
+        self.layers = DecoderLayer(config, dtype, lora)
+        self.norm = RMSNorm((config.hidden_size,), config.rms_norm_eps, dtype)
+        if not config.tie_word_embeddings:
+            self.lm_head = Embedding(config, dtype)
+
+    @property
+    def head(self) -> Float[Array, "vocab hidden"]:
+        """The output embedding."""
+        return (self.embed_tokens if self.config.tie_word_embeddings else self.lm_head).weight[...]
+
+    def __call__(
+        self,
+        tokens: Int[Array, "batch length"],
+        prefix: Int[Array, " prefix"] | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "batch length hidden"]:
+        """Last hidden states (after the final norm) of each example behind the shared prefix.
+
+        Rows are padded on the right: causality keeps padding from every position before it, what stands at padded
+        positions means nothing. The backward pass recomputes all but the matrix products of a layer.
+        """
+        x, layout, rope = self._embed(tokens, prefix)
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(x, inputs):
+            index, state = inputs
+            here = None if dropout is None else dropout.at(index)
+            return nnx.merge(graph, state)(x, layout, rope, here)[0], None
+
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        indices = jnp.arange(self.config.num_hidden_layers)
+        x, _ = jax.lax.scan(jax.checkpoint(layer, policy=policy), x, (indices, stacked))
+        return self.norm(x[layout.prefix :]).reshape(layout.batch, layout.length, -1)
+
+    def prefill(
+        self,
+        tokens: Int[Array, "batch length"],
+        lengths: Int[Array, " batch"],
+        prefix: Int[Array, " prefix"] | None,
+        steps: int,
+    ) -> tuple[Float[Array, "batch hidden"], Cache]:
+        """Read the prompts. Returns the last real position's hidden state of each row, and a cache with room for `steps` tokens."""
+        x, layout, rope = self._embed(tokens, prefix)
+        graph, stacked = nnx.split(self.layers)
+        x, (shared, prompt) = jax.lax.scan(lambda x, state: nnx.merge(graph, state)(x, layout, rope, None), x, stacked)
+        hidden = x[layout.prefix :].reshape(layout.batch, layout.length, -1)
+        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        room = (*prompt[0].shape[:3], steps, prompt[0].shape[-1])
+        generated = (jnp.zeros(room, prompt[0].dtype), jnp.zeros(room, prompt[1].dtype))
+        return self.norm(last), Cache(shared, prompt, generated, lengths, jnp.zeros((), jnp.int32))
+
+    def decode(self, tokens: Int[Array, " batch"], cache: Cache) -> tuple[Float[Array, "batch hidden"], Cache]:
+        """Read one generated token per row and remember it."""
+        prefix_length = 0 if cache.prefix is None else cache.prefix[0].shape[2]
+        x = self.embed_tokens.weight[...][tokens]
+        rope = rope_tables(self.config.rope, self.config.head_dim, prefix_length + cache.lengths + cache.step)
+        masks = self._cache_masks(cache)
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(x, inputs):
+            state, prefix, prompt, generated = inputs
+            return nnx.merge(graph, state).decode(x, rope, prefix, prompt, generated, masks)
+
+        x, new = jax.lax.scan(layer, x, (stacked, cache.prefix, cache.prompt, cache.generated))
+        # The layers only read the cache; one write per step puts all their new keys and values in place.
+        generated = tuple(
+            jax.lax.dynamic_update_slice_in_dim(old, fresh[:, :, :, None], cache.step, axis=3)
+            for old, fresh in zip(cache.generated, new, strict=True)
+        )
+        return self.norm(x), Cache(cache.prefix, cache.prompt, generated, cache.lengths, cache.step + 1)
+
+    def _embed(self, tokens, prefix):
+        """The flat token axis [prefix + batch · length, hidden], how it is cut, and its rotary tables."""
+        batch, length = tokens.shape
+        prefix_length = 0 if prefix is None else prefix.shape[0]
+        own = jnp.tile(jnp.arange(prefix_length, prefix_length + length), batch)
+        flat, positions = tokens.reshape(-1), own
+        if prefix_length:
+            flat, positions = jnp.concatenate([prefix, flat]), jnp.concatenate([jnp.arange(prefix_length), own])
+        rope = rope_tables(self.config.rope, self.config.head_dim, positions)
+        return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length), rope
+
+    @staticmethod
+    def _cache_masks(cache: Cache) -> tuple[Bool[Array, "..."], Bool[Array, "..."]]:
+        """Which prompt and which generated positions hold something, broadcast to [kv, batch, rows, keys]."""
+        prompt = jnp.arange(cache.prompt[0].shape[3]) < cache.lengths[:, None]
+        generated = jnp.arange(cache.generated[0].shape[3]) < cache.step
+        return prompt[None, :, None], generated[None, None, None]

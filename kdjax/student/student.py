@@ -1,0 +1,122 @@
+"""A student: a frozen base, a LoRA adapter and a tokenizer, as plain pytrees beside one graph definition."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from kdjax.errors import InputError
+from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer, open_weights, read_config, resolve
+from kdjax.student import adapters
+from kdjax.student.decoder import Decoder
+from kdjax.student.families import DecoderConfig, decoder_config
+from kdjax.student.lora import BaseParam, LoraConfig, LoRAParam, init_adapter
+from kdjax.student.weights_in import load_base
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class Student:
+    """A decoder split once: `graph` is static, `base` and `adapter` are nested dicts of arrays.
+
+    `merge(adapter, base)` gives the module back inside a jitted function. `lora` is None, and `adapter` empty, for the
+    untrained student.
+    """
+
+    config: DecoderConfig
+    files: ModelFiles
+    tokenizer: Tokenizer
+    graph: nnx.GraphDef
+    base: dict
+    adapter: dict
+    lora: LoraConfig | None
+
+    def merge(self, adapter: dict, base: dict) -> Decoder:
+        """The decoder over these parameters; cheap, meant for use inside jit."""
+        return nnx.merge(self.graph, adapter, base)
+
+    def logits(
+        self, tokens: Int[Array, "batch seq"], lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch seq vocab"]:
+        """Next-token logits, float32. Where `lengths` are given the rows are right-padded, and the logits at padding are 0."""
+        tokens = jnp.asarray(tokens, jnp.int32)
+        if tokens.ndim != 2 or tokens.size == 0:
+            raise InputError(f"tokens must be a non-empty [batch, seq] array, got shape {tokens.shape}")
+        if lengths is None:
+            lengths = jnp.full(tokens.shape[0], tokens.shape[1])
+        return _logits(self.graph, self.adapter, self.base, tokens, jnp.asarray(lengths, jnp.int32))
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapter in PEFT's format; see `adapters.save_adapter`."""
+        if self.lora is None:
+            raise InputError("this student has no adapter to save; load it with lora=LoraConfig(...)")
+        adapters.save_adapter(Path(folder), self.adapter, self.lora, base_name=self.files.source)
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Replace the adapter by one on disk, in PEFT's format; its rank and targets replace this student's."""
+        self.lora = adapters.read_lora_config(Path(folder))
+        self.graph, abstract, _ = _split(self.config, self.lora, _dtype_of(self.base))
+        self.adapter = adapters.load_adapter(Path(folder), abstract)
+
+    def save_merged(self, folder: str | Path) -> None:
+        """Write a Hugging Face model folder with the adapter added into the weights."""
+        adapters.save_merged(Path(folder), self.base, self.adapter, self.lora, read_config(self.files))
+        self.tokenizer.save(Path(folder))
+
+
+def load_student(
+    source: str,
+    *,
+    lora: LoraConfig | None = None,
+    adapter: str | Path | None = None,
+    quantization: str | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Student:
+    """Load a base model and, with `lora`, a fresh adapter (PEFT's init, from `seed`), or with `adapter` one from disk.
+
+    Args:
+        source: folder, .gguf file, hub name or pypi: string, see `kdjax.sources.resolve`.
+        dtype: dtype of the frozen base and of activations; adapters are always float32.
+        quantization: None; a quantised base is not supported yet.
+
+    Raises:
+        InputError: files, architecture, tensors or settings that cannot be used exactly as given.
+    """
+    if quantization is not None:
+        raise InputError(f"student.quantization={quantization!r} is not supported, only None")
+    if dtype not in DTYPES:
+        raise InputError(f"student.dtype={dtype!r} is not supported; choose from {', '.join(DTYPES)}")
+    if lora is not None and adapter is not None:
+        raise InputError("give either lora (a fresh adapter) or adapter (one from disk), not both")
+    files = resolve(source)
+    config = decoder_config(read_config(files), source)
+    graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype))
+    base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source)
+    fresh = init_adapter(abstract_adapter, jax.random.key(seed))
+    student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora)
+    if adapter is not None:
+        student.load_adapter(adapter)
+    return student
+
+
+def _split(config: DecoderConfig, lora: LoraConfig | None, dtype) -> tuple[nnx.GraphDef, dict, dict]:
+    """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made."""
+    graph, adapter, base = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype, lora)), LoRAParam, BaseParam)
+    return graph, nnx.to_pure_dict(adapter), nnx.to_pure_dict(base)
+
+
+def _dtype_of(base: dict):
+    return base["norm"]["weight"].dtype
+
+
+@jax.jit(static_argnums=0)
+def _logits(graph, adapter, base, tokens, lengths):
+    decoder = nnx.merge(graph, adapter, base)
+    logits = jnp.matmul(decoder(tokens), decoder.head.T, preferred_element_type=jnp.float32)
+    inside = jnp.arange(tokens.shape[1]) < lengths[:, None]
+    return jnp.where(inside[..., None], logits, 0.0)

@@ -1,0 +1,63 @@
+"""Weights from disk into the decoder's stacked arrays. The module tree has Hugging Face's names, so the map is the path itself."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.errors import InputError
+from kdjax.sources import Weights
+
+IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)  # a buffer that old checkpoints carry
+
+
+def tensor_names(path: tuple[str, ...], layers: int) -> list[str]:
+    """Hugging Face's tensor names behind one leaf of the decoder: one per layer where the leaf is stacked.
+
+    ("layers", "self_attn", "q_proj", "weight") → model.layers.0.self_attn.q_proj.weight, …
+    """
+    if path[0] == "lm_head":
+        return ["lm_head.weight"]
+    if path[0] != "layers":
+        return ["model." + ".".join(path)]
+    return [f"model.layers.{layer}." + ".".join(path[1:]) for layer in range(layers)]
+
+
+def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) -> dict:
+    """Fill the decoder's base parameters, cast to `dtype`.
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or is not part of this architecture; each is named.
+    """
+    wanted = {path: tensor_names(path, layers) for path, _ in flat_items(abstract)}
+    expected = {name for names in wanted.values() for name in names}
+    extra = {"lm_head.weight"} if ("lm_head", "weight") not in wanted else set()  # a tied head may be stored twice
+    unexpected = sorted(
+        name for name in weights if name not in expected | extra and not name.endswith(IGNORED_SUFFIXES)
+    )
+    missing = sorted(expected - set(weights))
+    if missing or unexpected:
+        raise InputError(f"{where}: tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
+
+    def fill(path, leaf):
+        names = wanted[tuple(key.key for key in path)]
+        stacked = np.empty(leaf.shape, dtype)
+        for slot, name in zip(stacked if path[0].key == "layers" else [stacked], names, strict=True):
+            tensor = weights[name]
+            if tensor.shape != slot.shape:
+                raise InputError(f"{where}: tensor {name} has shape {tensor.shape}, config.json asks for {slot.shape}")
+            slot[...] = tensor
+        return jnp.asarray(stacked)
+
+    return jax.tree.map_with_path(fill, abstract)
+
+
+def flat_items(tree: dict) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
+    """(path of names, leaf) for each leaf of a nested dict."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        yield tuple(key.key for key in path), leaf
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
