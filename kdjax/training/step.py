@@ -1,0 +1,110 @@
+"""One optimizer step: gradients summed over micro-batches and devices, divided by the number of target tokens, then AdamW."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from kdjax.training.batches import MicroBatch
+from kdjax.training.loss import token_losses
+
+AXIS = "data"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the micro-batches and devices of a step so far: gradients of the summed loss, the loss, its target tokens."""
+
+    gradients: dict
+    loss: Float[Array, ""]
+    tokens: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that training changes: the adapter, AdamW's moments, and how many steps were taken."""
+
+    adapter: dict
+    optimizer: Any
+    step: Int[Array, ""]
+
+
+class Trainer:
+    """The two compiled programs of training, data-parallel over all local devices by pmap.
+
+    The state and the base are replicated (`in_axes=None`, `out_axes=None`), each device computes its rows, and one psum
+    inside adds up gradients, loss and token counts.
+    """
+
+    def __init__(self, graph: nnx.GraphDef, base: dict, optimizer: optax.GradientTransformation, dropout_rate: float):
+        self.devices = jax.local_device_count()
+        mesh = jax.make_mesh(
+            (self.devices,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.local_devices()
+        )
+        self._replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        self._optimizer = optimizer
+        self.base = self.place(base)
+
+        def accumulate(adapter, base, prefix, rows, key, totals):
+            def summed(adapter):
+                return token_losses(graph, adapter, base, prefix, rows, (dropout_rate, key)).sum()
+
+            loss, gradients = jax.value_and_grad(summed)(adapter)
+            fresh = jax.lax.psum(Totals(gradients, loss, rows.weights.sum()), AXIS)
+            return jax.tree.map(jnp.add, totals, fresh)
+
+        self._accumulate = jax.pmap(
+            accumulate, axis_name=AXIS, in_axes=(None, None, None, 0, None, None), out_axes=None, donate_argnums=5
+        )
+        self._zeros = jax.jit(
+            lambda adapter: Totals(jax.tree.map(jnp.zeros_like, adapter), jnp.zeros(()), jnp.zeros(())),
+            out_shardings=self._replicated,
+        )
+        self._update = jax.jit(self._apply, donate_argnums=(0, 1))
+
+    def place(self, tree):
+        """Put a replicated copy of `tree` on every device."""
+        return jax.device_put(tree, self._replicated)
+
+    def init(self, adapter: dict) -> TrainState:
+        """The state before the first step."""
+        return self.place(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
+
+    def step(
+        self, state: TrainState, batches: list[MicroBatch], key: PRNGKeyArray
+    ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+        """One optimizer step over all micro-batches. `key` seeds dropout. `state` is consumed.
+
+        Returns the new state and {"loss": mean per target token, "gradient_norm", "tokens"}, still on the device.
+        """
+        totals = self._zeros(state.adapter)
+        for batch in batches:
+            totals = self._accumulate(state.adapter, self.base, batch.prefix, batch.rows, key, totals)
+        return self._update(state, totals)
+
+    def _apply(self, state: TrainState, totals: Totals):
+        gradients = jax.tree.map(lambda g: g / totals.tokens, totals.gradients)
+        updates, optimizer = self._optimizer.update(gradients, state.optimizer, state.adapter)
+        metrics = {
+            "loss": totals.loss / totals.tokens,
+            "gradient_norm": optax.global_norm(gradients),
+            "tokens": totals.tokens,
+        }
+        return TrainState(optax.apply_updates(state.adapter, updates), optimizer, state.step + 1), metrics
+
+
+def learning_rate_schedule(peak: float, steps: int, warmup_ratio: float) -> optax.Schedule:
+    """Linear warm-up over the first share of the steps, then cosine decay to zero at the last."""
+    warmup = max(1, round(steps * warmup_ratio))
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1))
+
+
+def adamw(schedule: optax.Schedule, weight_decay: float, max_grad_norm: float) -> optax.GradientTransformation:
+    """AdamW behind a clip of the global gradient norm."""
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(schedule, weight_decay=weight_decay))
