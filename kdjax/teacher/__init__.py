@@ -1,0 +1,21 @@
+"""Who answers prompts: transformers in a process of its own, or a recorded cache; and the floor without a model."""
+
+from kdjax.teacher.annotations import AnnotationRule, annotation_rules, annotation_thought
+from kdjax.teacher.cache import TeacherCache
+from kdjax.teacher.calls import Answer, Call, call_key
+from kdjax.teacher.misses import explain_miss
+from kdjax.teacher.teachers import Stats, Teacher, open_teacher
+
+__all__ = [
+    "AnnotationRule",
+    "Answer",
+    "Call",
+    "Stats",
+    "Teacher",
+    "TeacherCache",
+    "annotation_rules",
+    "annotation_thought",
+    "call_key",
+    "explain_miss",
+    "open_teacher",
+]

@@ -1,0 +1,176 @@
+"""The cache of one teacher's answers: a journal while a pass runs, sealed shards afterwards.
+
+cache_dir/<first 16 of sha256(identity)>/
+    manifest.json    who answers (identity), and how the answers came about (not part of any key)
+    tokenizer/       so that a replay needs neither weights nor torch
+    journal.jsonl    a line per whole batch of an unfinished pass
+    shards/<name>/   memory-mapped Arrow with its checksums
+    lock             held by the run that asks
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from datasets import Dataset
+
+from kdjax.errors import InputError
+from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer
+from kdjax.teacher.calls import Answer, sha256_json
+from kdjax.teacher.journal import Journal, fsync_folder
+from kdjax.teacher.shards import open_shard, shard_folders, write_shard
+
+
+class TeacherCache:
+    """The answers, by key, of the teacher that `identity` names (kind, weights digest, dtype). Opening writes nothing.
+
+    Raises:
+        InputError: a shard is damaged, or the journal or the manifest is.
+    """
+
+    def __init__(self, cache_dir: str | Path, identity: Mapping):
+        self.identity = dict(identity)
+        self.folder = Path(cache_dir).expanduser() / sha256_json(self.identity)[:16]
+        self._journal = Journal(self.folder / "journal.jsonl")
+        self._shards: dict[str, Dataset] = {}
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._sealed) + len(self._pending)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._sealed or key in self._pending
+
+    def __getitem__(self, key: str) -> Answer:
+        if key in self._pending:
+            return self._pending[key]
+        shard, row = self._sealed[key]
+        return Answer.from_row(self._shards[shard][row])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted([*self._sealed, *self._pending])
+
+    def sealed(self, key: str) -> bool:
+        """Whether the answer is in a shard (not only in the journal)."""
+        return key in self._sealed
+
+    def tokenizer(self) -> Tokenizer:
+        """The teacher's tokenizer, out of the cache itself."""
+        folder = self.folder / "tokenizer"
+        return load_tokenizer(ModelFiles(str(folder), folder))
+
+    def refresh(self) -> None:
+        """Read what is on the disk. The journal comes first: a batch sealed meanwhile is seen twice, never missed."""
+        journalled: dict[str, Answer] = {}
+        self._provenance: list[dict] = []
+        for number, entry in enumerate(self._journal.read(), start=1):
+            try:
+                journalled |= {row["key"]: Answer.from_row(row) for row in entry["answers"]}
+                self._provenance.append(entry["provenance"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._journal.broken(number, f"not a batch of answers ({error!r})") from error
+        self._sealed: dict[str, tuple[str, int]] = {}
+        for path in shard_folders(self.folder / "shards"):
+            self._map(path)
+        self._pending = {key: answer for key, answer in journalled.items() if key not in self._sealed}
+
+    @contextmanager
+    def writing(self, source: str, tokenizer: Tokenizer, log: Callable[[str], None]) -> Iterator[None]:
+        """Be the one run that asks this teacher; another is waited for. `source` is what this run calls the teacher."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log(f"another run asks this teacher ({self.folder}): waiting for its answers")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            self._journal.repair()
+            self.refresh()
+            self._describe(source, tokenizer)
+            yield
+
+    def append(self, answers: Sequence[Answer], provenance: Mapping) -> None:
+        """Journal one whole batch (inside `writing`). `provenance`: device, versions, batch size, seconds."""
+        self._journal.append({"provenance": dict(provenance), "answers": [answer.to_row() for answer in answers]})
+        self._pending |= {answer.key: answer for answer in answers}
+        self._provenance.append(dict(provenance))
+
+    def seal(self) -> None:
+        """Move the journal into a new shard (inside `writing`). A crash at any point loses and doubles nothing."""
+        if self._pending:
+            path = write_shard(self.folder / "shards", self._pending.values())
+            manifest = read_manifest(self.folder)
+            passes = [
+                *manifest["passes"],
+                {"shard": path.name, "answers": len(self._pending), "runs": _by_setting(self._provenance)},
+            ]
+            self._write_manifest(manifest | {"passes": passes})
+            self._map(path)
+        self._journal.remove()
+        self._pending, self._provenance = {}, []
+
+    def _map(self, path: Path) -> None:
+        if path.name not in self._shards:
+            self._shards[path.name] = open_shard(path)
+        keys = self._shards[path.name].data.column("key").to_pylist()
+        self._sealed |= {key: (path.name, row) for row, key in enumerate(keys)}
+
+    def _describe(self, source: str, tokenizer: Tokenizer) -> None:
+        """Note identity, tokenizer and this run's name for the teacher; the manifest, written last, makes it usable."""
+        known = read_manifest(self.folder) if (self.folder / "manifest.json").is_file() else None
+        if known is None:
+            tokenizer.save(self.folder / "tokenizer")
+            self._write_manifest({"identity": self.identity, "sources": [source], "passes": []})
+        elif source not in known["sources"]:
+            self._write_manifest(known | {"sources": [*known["sources"], source]})
+
+    def _write_manifest(self, manifest: Mapping) -> None:
+        aside = self.folder / "manifest.json.unfinished"
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(self.folder / "manifest.json")
+        fsync_folder(self.folder)
+
+
+def read_manifest(folder: Path) -> dict:
+    """A teacher's manifest: `identity`, `sources` (names it was asked under), `passes` (provenance per shard).
+
+    Raises:
+        InputError: it is not readable, or does not belong to the folder that it lies in.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        whole = (
+            isinstance(manifest["identity"], dict)
+            and isinstance(manifest["sources"], list)
+            and isinstance(manifest["passes"], list)
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a readable manifest ({error!r}); restore it, or delete {folder} to ask all calls again"
+        ) from error
+    if not whole or sha256_json(manifest["identity"])[:16] != folder.name:
+        raise InputError(f"{path}: the identity does not belong to a folder of this name; restore the name or the file")
+    return manifest
+
+
+def teacher_folders(cache_dir: Path) -> list[Path]:
+    """The folders of all teachers whose answers `cache_dir` holds, by name."""
+    return sorted(path.parent for path in cache_dir.expanduser().glob("*/manifest.json"))
+
+
+def _by_setting(provenance: Sequence[Mapping]) -> list[dict]:
+    """Sum batches and seconds over the batches that ran in the same setting (device, versions, batch size)."""
+    groups: dict[str, dict] = {}
+    for entry in provenance:
+        setting = {name: value for name, value in entry.items() if name != "seconds"}
+        group = groups.setdefault(sha256_json(setting), setting | {"batches": 0, "seconds": 0.0})
+        group["batches"] += 1
+        group["seconds"] = round(group["seconds"] + entry["seconds"], 3)
+    return list(groups.values())

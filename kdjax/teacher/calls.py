@@ -1,0 +1,137 @@
+"""A call to a teacher, its answer, and the key under which the answer is kept."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdjax.errors import InputError
+from kdjax.sources import Tokenizer
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question to a teacher: only what can change the answer.
+
+    `conversation` is ((role, content), …). `temperature` 0 is greedy decoding; `seed` tells apart several samples of
+    one prompt and plays no part at temperature 0. `top_k_logprobs` is how many alternatives to keep per generated
+    token.
+    """
+
+    conversation: tuple[tuple[str, str], ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k_logprobs: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.conversation or any(role not in ROLES for role, _ in self.conversation):
+            raise InputError(f"conversation: give (role, content) pairs with roles out of {', '.join(ROLES)}")
+        if self.max_new_tokens < 1 or self.temperature < 0 or self.top_k_logprobs < 0:
+            raise InputError(
+                f"max_new_tokens must be at least 1, temperature and top_k_logprobs at least 0; got {self}"
+            )
+
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation in the form that chat templates and servers read."""
+        return [{"role": role, "content": content} for role, content in self.conversation]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call as one teacher sees it: its prompt token ids, the fields that decide the answer, and their key."""
+
+    call: Call
+    prompt_ids: tuple[int, ...]
+    fields: Mapping[str, int | float | str]
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a teacher said.
+
+    n = generated tokens, the one that ended the turn included; k = the call's `top_k_logprobs`. The log-probabilities
+    are of the model's own distribution, before temperature: logit − logsumexp, in nats.
+    """
+
+    key: str
+    fields: Mapping[str, int | float | str]
+    text: str  # without the end-of-turn token
+    finish_reason: str  # "stop" | "length"
+    prompt_ids: np.ndarray  # int32 [prompt length]
+    token_ids: np.ndarray  # int32 [n]
+    target_logprobs: np.ndarray  # float32 [n]
+    logsumexp: np.ndarray  # float32 [n], of the logits
+    top_ids: np.ndarray  # int32 [n, k], most probable first
+    top_logprobs: np.ndarray  # float32 [n, k]
+
+    @classmethod
+    def from_row(cls, row: Mapping) -> "Answer":
+        """Read an answer back from a journal or Arrow row. Raises KeyError, TypeError or ValueError if it is none."""
+        fields = json.loads(row["fields"])
+        shape = (len(row["token_ids"]), fields["top_k_logprobs"])
+        return cls(
+            key=row["key"],
+            fields=fields,
+            text=row["text"],
+            finish_reason=row["finish_reason"],
+            prompt_ids=np.array(row["prompt_ids"], np.int32),
+            token_ids=np.array(row["token_ids"], np.int32),
+            target_logprobs=np.array(row["target_logprobs"], np.float32),
+            logsumexp=np.array(row["logsumexp"], np.float32),
+            top_ids=np.array(row["top_ids"], np.int32).reshape(shape),
+            top_logprobs=np.array(row["top_logprobs"], np.float32).reshape(shape),
+        )
+
+    def to_row(self) -> dict:
+        """The answer as JSON values; `from_row` gives it back bit for bit."""
+        row = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+        return row | {"fields": canonical_json(self.fields)}
+
+
+def canonical_json(value) -> str:
+    """One spelling per value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_json(value) -> str:
+    """sha256 of the canonical JSON of `value`, as hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def call_fields(prompt: Sequence, call: Call) -> dict[str, int | float | str]:
+    """The fields that decide an answer. `prompt`: token ids, or messages where the teacher tokenizes by itself."""
+    return {
+        "prompt_sha256": sha256_json(list(prompt)),
+        "prompt_length": len(prompt),
+        "max_new_tokens": int(call.max_new_tokens),
+        "temperature": float(call.temperature),
+        "top_k_logprobs": int(call.top_k_logprobs),
+        "seed": int(call.seed) if call.temperature else 0,
+    }
+
+
+def call_key(identity: Mapping, prompt: Sequence, call: Call) -> str:
+    """sha256 (hex) of who is asked, what and how. `identity` names the teacher: kind, weights digest, dtype."""
+    return sha256_json({"identity": identity, "fields": call_fields(prompt, call)})
+
+
+def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer) -> Request:
+    """Render and tokenize a call; the key is over the token ids, so a changed template or tokenizer is another call."""
+    ids = tuple(tokenizer.encode(tokenizer.render(call.messages(), add_generation_prompt=True)))
+    return Request(call, ids, call_fields(ids, call), call_key(identity, ids, call))
+
+
+def make_plan(requests: Sequence[Request], batch_size: int) -> list[list[Request]]:
+    """Cut requests into the batches of a pass: a function of the set of requests alone, not of their order.
+
+    Long prompts come first, so that a batch is evenly long and one too large for memory fails at once; equals go by
+    key.
+    """
+    ordered = sorted(requests, key=lambda request: (-len(request.prompt_ids), request.key))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]

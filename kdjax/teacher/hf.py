@@ -1,0 +1,132 @@
+"""The Hugging Face teacher as seen from this side: a process of its own, spoken to over pipes."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import kdjax
+from kdjax.errors import InputError
+from kdjax.sources import ModelFiles, Tokenizer, read_config
+from kdjax.teacher.calls import Request
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class HfWorker:
+    """Runs a model in a process of its own: torch is never imported next to JAX, and its memory is given back.
+
+    The process runs from `start`, called when a call is missing, to `close`.
+    """
+
+    def __init__(self, files: ModelFiles, tokenizer: Tokenizer, dtype: str):
+        if dtype not in DTYPES:
+            raise InputError(f"teacher dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+        self.files, self.tokenizer, self.dtype = files, tokenizer, dtype
+        self.setting: dict = {}  # device and versions, known once it runs
+        self._process: subprocess.Popen | None = None
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raise InputError if a request does not fit the model's context, before anything is asked."""
+        config = read_config(self.files)
+        context = config.get("text_config", config).get("max_position_embeddings")
+        for request in requests:
+            prompt, new = len(request.prompt_ids), request.call.max_new_tokens
+            if context and prompt + new > context:
+                end = request.call.conversation[-1][1][-80:]
+                raise InputError(
+                    f"teacher {self.files.source}: a call needs {prompt} prompt tokens + {new} new ones = "
+                    f"{prompt + new}, its context holds {context}; shorten the prompt that ends in {end!r}"
+                )
+
+    def start(self) -> None:
+        """Load the model in a process of its own, unless it runs already.
+
+        Raises:
+            InputError: torch or transformers is not installed, or the process died (its last words are shown).
+        """
+        if self._process:
+            return
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise InputError(f'the "hf" teacher needs {" and ".join(missing)}: pip install -e ".[teacher]"')
+        gguf = self.files.gguf.name if self.files.gguf else None
+        folder = self.files.gguf.parent if self.files.gguf else self.files.folder
+        settings = {
+            "folder": str(folder.resolve()),
+            "gguf_file": gguf,
+            "dtype": self.dtype,
+            "eos_ids": self.tokenizer.eos_ids,
+        }
+        path = [str(Path(kdjax.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kdjax.teacher.hf_worker", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+            text=True,
+            encoding="utf-8",
+        )
+        self.setting = self._exchange()
+
+    def answer(self, requests: Sequence[Request]) -> list[dict]:
+        """Ask one batch; a reply holds the columns of `Answer` that the model decides.
+
+        Raises:
+            InputError: the process died (its last words are shown).
+        """
+        batch = [
+            {
+                "prompt_ids": request.prompt_ids,
+                "max_new_tokens": request.call.max_new_tokens,
+                "temperature": request.call.temperature,
+                "top_k_logprobs": request.call.top_k_logprobs,
+                "seed": int(request.key[:15], 16),
+            }
+            for request in requests
+        ]
+        return self._exchange(batch)
+
+    def close(self) -> None:
+        """End the process and give its memory back. It holds nothing that could be lost."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.stdout.close()
+            self._stderr.close()
+            self._process = None
+
+    def _exchange(self, message: object = None):
+        """Send a message, if there is one, and wait for the next line."""
+        try:
+            if message is not None:
+                self._process.stdin.write(json.dumps(message) + "\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        except BaseException:  # interrupted: the reply still to come would be taken for that of the next batch
+            self.close()
+            raise
+        if not line.endswith("\n"):
+            raise self._died()
+        return json.loads(line)
+
+    def _died(self) -> InputError:
+        code = self._process.wait()
+        self._stderr.seek(0)
+        last_words = "\n".join(self._stderr.read().decode(errors="replace").splitlines()[-20:])
+        self.close()
+        return InputError(
+            f"the teacher process for {self.files.source} died (exit status {code}; what it answered so far is kept). "
+            f"If it ran out of memory, lower the batch size. Its last words:\n{last_words}"
+        )

@@ -1,0 +1,123 @@
+"""The process that runs a Hugging Face causal LM: `python -m kdjax.teacher.hf_worker SETTINGS`.
+
+It reads a JSON list of requests per line and writes a JSON list of replies per line; all else it prints goes to stderr.
+"""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import torch
+import transformers
+
+
+def main() -> None:
+    """Load the model, say so, and answer batches until stdin closes."""
+    settings = json.loads(sys.argv[1])
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # a library that prints must not break the protocol
+    model = load_model(settings["folder"], settings["gguf_file"], settings["dtype"])
+    device = torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu"
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    _send(replies, {"device": device, "versions": versions})
+    for line in sys.stdin:
+        _send(replies, generate(model, json.loads(line), settings["eos_ids"]))
+
+
+def load_model(folder: str, gguf_file: str | None, dtype: str) -> torch.nn.Module:
+    """A causal LM from local files, on the GPU if there is one, ready for inference. No code from the folder is run."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=gguf_file, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
+    )
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+@torch.inference_mode()
+def generate(model: torch.nn.Module, requests: Sequence[dict], eos_ids: Sequence[int]) -> list[dict]:
+    """Continue a batch of prompts until each one has ended its turn or has its tokens.
+
+    A request has `prompt_ids`, `max_new_tokens`, `temperature` (0: greedy), `seed` and `top_k_logprobs`; a reply has
+    the columns of `Answer` that the model decides. Each step's logits [batch, vocab] are reduced at once, so what is
+    kept does not grow with the vocabulary. The model's generation_config plays no part: temperature 0 is the plain
+    argmax.
+    """
+    ids, mask = _left_pad([request["prompt_ids"] for request in requests], model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    accepted = inspect.signature(model.forward).parameters
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+    randoms = [torch.Generator().manual_seed(request["seed"]) for request in requests]
+    temperatures = torch.tensor([request["temperature"] for request in requests], device=model.device)
+    lengths = torch.tensor([request["max_new_tokens"] for request in requests], device=model.device)
+    eos, top_k = torch.tensor(eos_ids, device=model.device), max(request["top_k_logprobs"] for request in requests)
+    cache, steps = None, []
+    while True:
+        placed = {"position_ids": positions} if "position_ids" in accepted else {}
+        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed, **last_only)
+        logits = output.logits[:, -1].float()
+        logsumexp = logits.logsumexp(-1)
+        if not logsumexp.isfinite().all():
+            raise FloatingPointError(f"the logits overflowed in {model.dtype}; use bfloat16 or float32")
+        tokens = _choose(logits, temperatures, torch.stack([torch.rand((), generator=random) for random in randoms]))
+        targets = logits.gather(-1, tokens[:, None])[:, 0] - logsumexp
+        top = logits.topk(top_k)
+        steps.append(
+            [column.cpu() for column in (tokens, targets, logsumexp, top.indices, top.values - logsumexp[:, None])]
+        )
+        ended = torch.isin(tokens, eos) & (len(steps) < lengths)
+        lengths[ended] = len(steps)
+        if (lengths <= len(steps)).all():
+            break
+        ids, cache = tokens[:, None], output.past_key_values
+        positions = (
+            positions[:, -1:] + (lengths > len(steps))[:, None]
+        )  # a finished row must not run out of its context
+        mask = torch.cat([mask, mask.new_ones(len(requests), 1)], dim=1)
+    columns = [torch.stack(column, dim=1) for column in zip(*steps, strict=True)]  # [batch, steps] or [batch, steps, k]
+    rows = zip(requests, lengths.tolist(), *columns, strict=True)
+    return [_reply(*row, eos_ids) for row in rows]
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both int64 [batch, longest]."""
+    longest = max(map(len, prompts))
+    ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _choose(logits: torch.Tensor, temperatures: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """A token per row: at temperature 0 the argmax, else the inverse cumulative distribution at the row's number.
+
+    The numbers come from each request's own generator, so a sample does not depend on its companions in the batch.
+    """
+    greedy = logits.argmax(-1)
+    if not temperatures.any():
+        return greedy
+    scaled = logits.double() / torch.where(temperatures > 0, temperatures, 1.0)[:, None]
+    cumulative = scaled.softmax(-1).cumsum(-1)
+    drawn = torch.searchsorted(cumulative, uniform.to(cumulative)[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return torch.where(temperatures > 0, drawn.clamp(max=logits.shape[-1] - 1), greedy)
+
+
+def _reply(request, length, tokens, targets, logsumexp, top_ids, top_logprobs, eos_ids) -> dict:
+    """One row of the batch, cut to its own length and its own number of alternatives."""
+    k = request["top_k_logprobs"]
+    return {
+        "finish_reason": "stop" if tokens[length - 1] in eos_ids else "length",
+        "token_ids": tokens[:length].tolist(),
+        "target_logprobs": targets[:length].tolist(),
+        "logsumexp": logsumexp[:length].tolist(),
+        "top_ids": top_ids[:length, :k].tolist(),
+        "top_logprobs": top_logprobs[:length, :k].tolist(),
+    }
+
+
+def _send(replies: TextIO, message: object) -> None:
+    print(json.dumps(message), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

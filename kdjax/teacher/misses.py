@@ -1,0 +1,68 @@
+"""Why a call is not in the cache, field by field."""
+
+from itertools import takewhile
+
+from kdjax.sources import Tokenizer
+from kdjax.teacher.cache import TeacherCache, read_manifest, teacher_folders
+from kdjax.teacher.calls import Answer, Call, Request, make_request
+
+PROMPT_FIELDS = ("prompt_sha256", "prompt_length")
+
+
+def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer) -> str:
+    """Say which fields of the nearest cached call differ from the call's, asked and cached value side by side.
+
+    The nearest call differs in the fewest fields; among equals its prompt agrees for longest. Where this teacher has
+    answered nothing yet, the other teachers of the same folder are compared by identity.
+    """
+    request = make_request(cache.identity, call, tokenizer)
+    if request.key in cache:
+        return "the call is in the cache"
+    if not len(cache):
+        return "the cache holds no answer of this teacher" + _other_teachers(cache)
+
+    def distance(answer: Answer) -> tuple:
+        return len(_differing(request, answer)), -_common_prefix(request, answer), answer.key
+
+    nearest = min((cache[key] for key in cache), key=distance)
+    lines = []
+    for name in _differing(request, nearest):
+        if name == "prompt":
+            lines.append(_compare_prompts(request, nearest, tokenizer))
+        else:
+            lines.append(f"{name}: asked {request.fields[name]}, cached {nearest.fields.get(name)}")
+    return f"the nearest of {len(cache)} cached calls ({nearest.key[:12]}) differs in " + "; ".join(lines)
+
+
+def _differing(request: Request, answer: Answer) -> list[str]:
+    settings = [
+        name for name in request.fields if name not in PROMPT_FIELDS and request.fields[name] != answer.fields.get(name)
+    ]
+    return settings + ["prompt"] * (request.fields["prompt_sha256"] != answer.fields.get("prompt_sha256"))
+
+
+def _common_prefix(request: Request, answer: Answer) -> int:
+    pairs = zip(request.prompt_ids, answer.prompt_ids.tolist(), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _compare_prompts(request: Request, answer: Answer, tokenizer: Tokenizer) -> str:
+    start = _common_prefix(request, answer)
+    asked, cached = (
+        tokenizer.decode(ids[start : start + 12], skip_special_tokens=False)
+        for ids in (request.prompt_ids, answer.prompt_ids.tolist())
+    )
+    return f"prompt: from token {start} of {len(request.prompt_ids)} on, asked {asked!r}, cached {cached!r}"
+
+
+def _other_teachers(cache: TeacherCache) -> str:
+    text = ""
+    for folder in teacher_folders(cache.folder.parent):
+        other = read_manifest(folder)["identity"]
+        names = [name for name in sorted(other | cache.identity) if other.get(name) != cache.identity.get(name)]
+        if names:
+            differences = ", ".join(
+                f"{name}: asked {cache.identity.get(name)}, cached {other.get(name)}" for name in names
+            )
+            text += f"; teacher {folder.name} of the same folder differs in {differences}"
+    return text

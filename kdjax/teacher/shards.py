@@ -1,0 +1,95 @@
+"""Sealed answers on disk: memory-mapped Arrow with a checksum, complete or absent."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+from datasets import Dataset, load_from_disk
+
+from kdjax.errors import InputError
+from kdjax.teacher.calls import Answer
+from kdjax.teacher.journal import fsync_folder
+
+CHECKSUMS = "sha256sums.txt"  # in the form that `sha256sum --check` reads
+UNFINISHED = ".unfinished-"
+SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "fields": pa.string(),
+        "text": pa.string(),
+        "finish_reason": pa.string(),
+        "prompt_ids": pa.list_(pa.int32()),
+        "token_ids": pa.list_(pa.int32()),
+        "target_logprobs": pa.list_(pa.float32()),
+        "logsumexp": pa.list_(pa.float32()),
+        "top_ids": pa.list_(pa.list_(pa.int32())),
+        "top_logprobs": pa.list_(pa.list_(pa.float32())),
+    }
+)
+
+
+def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
+    """Write answers as a new shard of `folder` and return its path, named by its keys.
+
+    Rows are sorted by key, and nothing but the answers goes in: the same answers give the same bytes whatever the order
+    they came in. The shard is written aside and renamed when it is on the disk.
+    """
+    answers = sorted(answers, key=lambda answer: answer.key)
+    name = hashlib.sha256("\n".join(answer.key for answer in answers).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(UNFINISHED + "*"):
+        shutil.rmtree(leftover)
+    unfinished = folder / (UNFINISHED + name)
+    table = pa.Table.from_pylist([answer.to_row() for answer in answers], schema=SCHEMA)
+    _save_quietly(Dataset(table, fingerprint=name), unfinished)
+    (unfinished / CHECKSUMS).write_text(_checksums(unfinished))
+    for path in unfinished.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    fsync_folder(unfinished)
+    unfinished.rename(folder / name)
+    fsync_folder(folder)
+    return folder / name
+
+
+def shard_folders(folder: Path) -> list[Path]:
+    """The complete shards of `folder`, by name."""
+    return sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(UNFINISHED))
+
+
+def open_shard(path: Path) -> Dataset:
+    """Check a shard against its checksums and map it into memory.
+
+    Raises:
+        InputError: a file is missing, added or changed.
+    """
+    sums = path / CHECKSUMS
+    if not sums.is_file() or sums.read_text(errors="replace") != _checksums(path):
+        raise InputError(
+            f"{path}: the shard is damaged (its files do not match {CHECKSUMS}); "
+            "delete that folder, its calls will be asked again"
+        )
+    return load_from_disk(str(path))
+
+
+def _save_quietly(dataset: Dataset, path: Path) -> None:
+    silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        dataset.save_to_disk(str(path))
+    finally:
+        if not silent:
+            datasets.enable_progress_bars()
+
+
+def _checksums(shard: Path) -> str:
+    lines = []
+    for path in sorted(shard.iterdir()):
+        if path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    return "".join(lines)

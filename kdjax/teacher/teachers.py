@@ -1,0 +1,188 @@
+"""Open a teacher and ask it; whatever was asked before comes from the cache."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from kdjax.errors import InputError
+from kdjax.sources import Tokenizer, load_tokenizer, resolve
+from kdjax.teacher.cache import TeacherCache, read_manifest, teacher_folders
+from kdjax.teacher.calls import Answer, Call, Request, canonical_json, make_plan, make_request
+from kdjax.teacher.hf import HfWorker
+from kdjax.teacher.misses import explain_miss
+
+KINDS = ("hf", "replay")
+
+
+@dataclass
+class Stats:
+    """What a teacher did since it was opened. Tokens and seconds are of the calls asked, not of the cached ones."""
+
+    asked: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Teacher:
+    """A teacher with its cache. `worker` answers what the cache lacks; None is a replay, where a miss is an error."""
+
+    def __init__(
+        self,
+        cache: TeacherCache,
+        tokenizer: Tokenizer,
+        worker: HfWorker | None,
+        source: str,
+        batch_size: int,
+        log: Callable[[str], None],
+    ):
+        self.cache, self.tokenizer, self.stats = cache, tokenizer, Stats()
+        self._worker, self._source, self._batch_size, self._log = worker, source, batch_size, log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the teacher's process, if one runs."""
+        if self._worker:
+            self._worker.close()
+
+    def ask(self, calls: Sequence[Call], on_batch: Callable[[int, int], None] | None = None) -> list[Answer]:
+        """Answer calls, in their order; equal calls are asked once. `on_batch(done, total)` counts distinct calls.
+
+        An unfinished pass is continued: the plan of batches depends on the calls alone, and batches already journalled
+        are skipped. All that is new is sealed at the end.
+
+        Raises:
+            InputError: a call does not fit the model, the model cannot be run, or (replay) a call is not in the cache.
+        """
+        on_batch = on_batch or (lambda done, total: None)
+        requests = [self._request(call) for call in calls]
+        distinct = {request.key: request for request in requests}
+        unsealed = [request for request in distinct.values() if not self.cache.sealed(request.key)]
+        if self._worker is None:
+            self._refuse_misses(unsealed)
+        asked_before = self.stats.asked
+        if self._worker and unsealed:
+            self._pass(unsealed, len(distinct), on_batch)
+        else:
+            on_batch(len(distinct), len(distinct))
+        self.stats.cached += len(distinct) - (self.stats.asked - asked_before)
+        return [self.cache[request.key] for request in requests]
+
+    def explain(self, call: Call) -> str:
+        """Why `call` is not in the cache, field by field."""
+        return explain_miss(self.cache, call, self.tokenizer)
+
+    def _request(self, call: Call) -> Request:
+        return make_request(self.cache.identity, call, self.tokenizer)
+
+    def _refuse_misses(self, requests: Sequence[Request]) -> None:
+        missing = [request for request in requests if request.key not in self.cache]
+        if missing:
+            why = explain_miss(self.cache, missing[0].call, self.tokenizer)
+            raise InputError(
+                f"replay of {self.cache.folder}: {len(missing)} calls are not in the cache. The first: {why}. "
+                "Replay needs the configuration that was recorded; ask other calls with teacher kind 'hf'"
+            )
+
+    def _pass(self, requests: Sequence[Request], total: int, on_batch: Callable[[int, int], None]) -> None:
+        """Ask what is neither sealed nor journalled, batch by batch, and seal."""
+        with self.cache.writing(self._source, self.tokenizer, self._log):
+            plan = make_plan([request for request in requests if not self.cache.sealed(request.key)], self._batch_size)
+            rest = [[request for request in batch if request.key not in self.cache] for batch in plan]
+            missing = [request for batch in rest for request in batch]
+            self._worker.check(missing)
+            if missing:
+                cached = total - len(missing)
+                self._log(f"teacher {self._source}: {cached} of {total} answers are cached, asking {len(missing)}")
+                self._worker.start()
+            done = total - sum(map(len, plan))
+            if done:
+                on_batch(done, total)
+            for batch, unasked in zip(plan, rest, strict=True):
+                if unasked:
+                    self._ask_batch(unasked)
+                done += len(batch)
+                on_batch(done, total)
+            self.cache.seal()
+
+    def _ask_batch(self, batch: Sequence[Request]) -> None:
+        started = time.perf_counter()
+        answers = [
+            self._answer(request, reply) for request, reply in zip(batch, self._worker.answer(batch), strict=True)
+        ]
+        seconds = time.perf_counter() - started
+        self.cache.append(answers, self._worker.setting | {"batch_size": self._batch_size, "seconds": seconds})
+        self.stats.asked += len(answers)
+        self.stats.prompt_tokens += sum(len(answer.prompt_ids) for answer in answers)
+        self.stats.completion_tokens += sum(len(answer.token_ids) for answer in answers)
+        self.stats.seconds += seconds
+
+    def _answer(self, request: Request, reply: dict) -> Answer:
+        ids = reply["token_ids"]
+        said = ids[:-1] if reply["finish_reason"] == "stop" else ids
+        row = {"key": request.key, "fields": canonical_json(request.fields), "prompt_ids": request.prompt_ids}
+        return Answer.from_row(row | reply | {"text": self.tokenizer.decode(said)})
+
+
+def open_teacher(
+    kind: str,
+    source: str,
+    cache_dir: str | Path,
+    *,
+    dtype: str = "float32",
+    batch_size: int = 8,
+    log: Callable[[str], None] = print,
+) -> Teacher:
+    """Open a teacher; use it in a `with` statement.
+
+    Args:
+        kind: "hf" runs the model that `source` names in transformers; "replay" answers from the cache alone.
+        source: hf: a model source (see `kdjax.sources.resolve`). replay: the source under which the answers were
+            recorded, the start of a teacher's folder name or model digest, or "" where the cache holds one teacher.
+        cache_dir: shared by all teachers and runs.
+        dtype: of the weights and activations, hf only (a replay's is the recorded one).
+        batch_size: prompts per forward pass; recorded, not part of any key.
+
+    Raises:
+        InputError: an unknown kind or dtype, a source that is not there, a damaged cache.
+    """
+    if batch_size < 1:
+        raise InputError(f"teacher batch_size must be at least 1, got {batch_size}")
+    if kind == "hf":
+        files = resolve(source)
+        tokenizer = load_tokenizer(files)
+        worker = HfWorker(files, tokenizer, dtype)
+        cache = TeacherCache(cache_dir, {"kind": "hf", "model": files.digest, "dtype": dtype})
+        return Teacher(cache, tokenizer, worker, source, batch_size, log)
+    if kind == "replay":
+        cache = TeacherCache(cache_dir, _recorded_identity(Path(cache_dir), source))
+        return Teacher(cache, cache.tokenizer(), None, source, batch_size, log)
+    raise InputError(f"teacher kind {kind!r}: a teacher that answers prompts is one of {', '.join(KINDS)}")
+
+
+def _recorded_identity(cache_dir: Path, source: str) -> dict:
+    manifests = {folder.name: read_manifest(folder) for folder in teacher_folders(cache_dir)}
+    matching = {
+        name: manifest["identity"]
+        for name, manifest in manifests.items()
+        if source in ("", *manifest["sources"])
+        or name.startswith(source)
+        or str(manifest["identity"].get("model")).startswith(source)
+    }
+    if len(matching) != 1:
+        known = "".join(
+            f"\n  {name}: {manifest['identity']}, asked as {', '.join(manifest['sources'])}"
+            for name, manifest in manifests.items()
+        )
+        what = f"{len(matching)} recorded teachers match" if manifests else "there is no recorded teacher"
+        advice = f"name one by the start of its folder's name:{known}" if known else "ask one first (teacher kind 'hf')"
+        raise InputError(f"replay of {source!r} from {cache_dir}: {what}; {advice}")
+    return next(iter(matching.values()))

@@ -1,0 +1,73 @@
+"""A tiny random Llama with a byte-level tokenizer, saved as a Hugging Face folder."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from kdjax.sources import load_tokenizer, resolve
+
+# For the teacher's process. Two OpenMP threads on a busy machine are slower than one, and torch is imported once.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+def save_tokenizer(folder: Path) -> int:
+    """Write a tokenizer with one token per byte and five special ones; return the vocabulary's size."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    vocab = {token: i for i, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "chat_template": TEMPLATE,
+        "eos_token": "<|end|>",
+        "pad_token": "<|pad|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(vocab)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """The folder of a random two-layer Llama whose context holds 64 tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    folder.mkdir()
+    vocab_size = save_tokenizer(folder)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,  # far from uniform, so that a greedy choice is no matter of rounding
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_folder):
+    """The tiny model's tokenizer."""
+    return load_tokenizer(resolve(str(tiny_folder)))
