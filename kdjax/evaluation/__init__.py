@@ -1,0 +1,21 @@
+"""How good predicted bundles are: metrics, training-free baselines, statistics and kinds of error; pure functions."""
+
+from kdjax.evaluation.baselines import run_baselines
+from kdjax.evaluation.metrics import STATISTICS, from_counts, score, session_counts
+from kdjax.evaluation.statistics import Difference, bootstrap_interval, holm, paired_bootstrap
+from kdjax.evaluation.verdicts import KINDS, Verdict, errors_by_kind
+
+__all__ = [
+    "KINDS",
+    "STATISTICS",
+    "Difference",
+    "Verdict",
+    "bootstrap_interval",
+    "errors_by_kind",
+    "from_counts",
+    "holm",
+    "paired_bootstrap",
+    "run_baselines",
+    "score",
+    "session_counts",
+]
