@@ -1,0 +1,28 @@
+"""What a teacher or the training bundles know, as cards: patterns, rules, thoughts; how many, and which help."""
+
+from kdjax.knowledge.cards import FORMATS, Card, read_cards, write_cards
+from kdjax.knowledge.composition import knowledge_text
+from kdjax.knowledge.patterns import mine_patterns
+from kdjax.knowledge.reflection import RuleCandidate, reflect
+from kdjax.knowledge.rules import annotation_rule_cards, merge_rules
+from kdjax.knowledge.selection import STRATEGIES, sample_sessions
+from kdjax.knowledge.thoughts import annotation_thoughts, think
+from kdjax.knowledge.validation import keep_validated
+
+__all__ = [
+    "FORMATS",
+    "STRATEGIES",
+    "Card",
+    "RuleCandidate",
+    "annotation_rule_cards",
+    "annotation_thoughts",
+    "keep_validated",
+    "knowledge_text",
+    "merge_rules",
+    "mine_patterns",
+    "read_cards",
+    "reflect",
+    "sample_sessions",
+    "think",
+    "write_cards",
+]
