@@ -1,6 +1,6 @@
 """The student: a Flax NNX decoder with our own LoRA layer, weights in, adapters in and out."""
 
 from kdjax.student.lora import LoraConfig
-from kdjax.student.student import Student, load_student
+from kdjax.student.student import DTYPES, Student, load_student
 
-__all__ = ["LoraConfig", "Student", "load_student"]
+__all__ = ["DTYPES", "LoraConfig", "Student", "load_student"]

@@ -115,7 +115,8 @@ def load_adapter(folder: Path, abstract: dict) -> dict:
         raise InputError(f"{path}: missing; pickled adapters (.bin) are not read")
     try:
         with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
     expected = {

@@ -66,14 +66,15 @@ class Trainer:
             lambda adapter: Totals(jax.tree.map(jnp.zeros_like, adapter), jnp.zeros(()), jnp.zeros(())),
             out_shardings=self._replicated,
         )
-        self._update = jax.jit(self._apply, donate_argnums=(0, 1))
+        self._update = jax.jit(self._apply, donate_argnums=0)
 
     def place(self, tree):
         """Put a replicated copy of `tree` on every device."""
         return jax.device_put(tree, self._replicated)
 
     def init(self, adapter: dict) -> TrainState:
-        """The state before the first step."""
+        """The state before the first step; a copy, since each step takes over the buffers of the state it is given."""
+        adapter = jax.tree.map(jnp.copy, adapter)
         return self.place(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
 
     def step(
@@ -100,9 +101,10 @@ class Trainer:
 
 
 def learning_rate_schedule(peak: float, steps: int, warmup_ratio: float) -> optax.Schedule:
-    """Linear warm-up over the first share of the steps, then cosine decay to zero at the last."""
+    """Learning rate of step 0, 1, …: linear warm-up over the first share of the steps, then cosine decay towards zero."""
     warmup = max(1, round(steps * warmup_ratio))
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup) + 1)
+    return lambda step: schedule(step + 1)  # neither the first step nor the last is wasted on a rate of zero
 
 
 def adamw(schedule: optax.Schedule, weight_decay: float, max_grad_norm: float) -> optax.GradientTransformation:

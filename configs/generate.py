@@ -1,0 +1,22 @@
+"""Bundles for new sessions from a trained adapter: what a shop runs.
+
+    python launch.py --config=configs/generate.py --config.student.adapter=runs/<run>/adapter \\
+        --config.generate.sessions=new/sessions.jsonl --config.generate.items=new/items.jsonl
+
+sessions.jsonl: {"id": "s1", "items": ["B01", "B02", …]}     items.jsonl: {"id": "B01", "title": "…"}
+
+Writes <workdir>/bundles.jsonl, a row per session: {"session_id", "bundles": [[item ids]], "valid", "text"}. The prompt is the
+one that the adapter was trained with (adapter/kdjax.json).
+"""
+
+from configs.base import base
+
+
+def get_config(arg: str = ""):
+    config = base("generate")
+    config.job = "generate"
+    if arg == "smoke":
+        config.name = "generate_smoke"
+        config.student.source = "tiny-random"
+        config.eval.update(batch_size=8, buckets=1, max_new_tokens=48)
+    return config

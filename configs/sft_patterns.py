@@ -1,0 +1,14 @@
+"""Frequent patterns in the prompt: category sets mined from the training bundles (no teacher), then LoRA fine-tuning.
+
+    python launch.py --config=configs/sft_patterns.py
+
+About eight minutes on two CPU cores. `:smoke` runs in seconds.
+"""
+
+from configs.base import base, smoke
+
+
+def get_config(arg: str = ""):
+    config = base("sft_patterns")
+    config.knowledge.formats = ("patterns",)
+    return smoke(config) if arg == "smoke" else config

@@ -1,0 +1,17 @@
+"""Deep thoughts as targets: the student learns to write the teacher's reasoning before it names the bundles.
+
+    python launch.py --config=configs/sft_thoughts.py
+
+The teacher thinks about every training session (160 in the demo), so this takes longer than sft_rules: about half an hour on two
+CPU cores. `:smoke` runs in seconds.
+"""
+
+from configs.base import base, smoke
+
+
+def get_config(arg: str = ""):
+    config = base("sft_thoughts")
+    config.knowledge.formats = ("thoughts",)
+    config.eval.max_new_tokens = 160
+    config = smoke(config) if arg == "smoke" else config
+    return config

@@ -1,0 +1,9 @@
+"""Experiments: one cell from start to end, and what a shop runs with its result. The only room that knows all others."""
+
+from kdjax.study.cell import run
+from kdjax.study.generate import generate
+from kdjax.study.settings import default_workdir
+
+JOBS = {"run": run, "generate": generate}
+
+__all__ = ["JOBS", "default_workdir", "generate", "run"]

@@ -1,0 +1,249 @@
+"""One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not run again if they are there."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax.data import Domain, describe, load_domain
+from kdjax.decoding import Generator
+from kdjax.knowledge import Card, keep_validated, write_cards
+from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
+from kdjax.sources import load_tokenizer, read_config, resolve
+from kdjax.student import Student, load_student
+from kdjax.study import examples as asking
+from kdjax.study.distil import Cards, card_path, distil
+from kdjax.study.examples import Questions
+from kdjax.study.export import export_adapter
+from kdjax.study.scores import prediction_rows, results, strict_scores
+from kdjax.study.settings import check, config_hash, lora_config, train_settings
+from kdjax.study.workdir import claim, record, record_devices, stage, stage_seconds
+from kdjax.training import Training, preview
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Run the experiment in `workdir`, or continue it there. A finished one only prints its table.
+
+    Raises:
+        InputError: something in the config, the data, the models or the workdir cannot be used.
+    """
+    check(config)
+    domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
+    files = resolve(config.student.source)
+    tokenizer = load_tokenizer(files)
+    asking.check_before_distilling(config, tokenizer, domains, read_config(files)["max_position_embeddings"])
+    folder = Path(workdir)
+    claim(folder, config, domains)
+    with RunLog(folder) as log:
+        log.say(f"{config.name} → {folder}")
+        for domain in domains.values():
+            log.say(describe(domain))
+        Cell(config, folder, domains, log).run(tokenizer)
+
+
+@dataclass
+class Cell:
+    """A running experiment: its config, its folder, its data and its log."""
+
+    config: ConfigDict
+    folder: Path
+    domains: Mapping[str, Domain]
+    log: RunLog
+
+    def run(self, tokenizer) -> None:
+        """The stages, in order."""
+        if not (self.folder / "metrics.json").is_file():
+            with stage(self.log, "distil"):
+                cards = distil(
+                    self.config, self.domains, self.folder, lambda text: len(tokenizer.encode(text)), self.log
+                )
+            with stage(self.log, "load"):
+                student = self._load()
+            if self.config.knowledge.keep == "validated":
+                with stage(self.log, "validate knowledge"):
+                    cards = self._validated(student, cards)
+            self._train_and_evaluate(student, cards)
+        self._show()
+
+    def _load(self) -> Student:
+        settings = self.config.student
+        lora = None if settings.adapter else lora_config(self.config)
+        student = load_student(
+            settings.source,
+            lora=lora,
+            adapter=settings.adapter or None,
+            quantization=settings.quantization,
+            dtype=settings.dtype,
+            seed=self.config.seed,
+        )
+        record_devices(self.folder)
+        return student
+
+    def _train_and_evaluate(self, student: Student, cards: Mapping[str, Cards]) -> None:
+        config, knowledge = self.config, asking.contexts(cards)
+        examples = asking.training_set(student.tokenizer, self.domains, cards)
+        asking.check_fit(config, examples, student.config.max_position_embeddings)
+        proved = asking.prove_and_write(self.folder, self.domains, cards, examples)
+        self.log.say(f"{len(examples)} training examples; {proved} sources proved to be training sessions")
+        test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
+        generator = Generator(
+            student,
+            max_new_tokens=config.eval.max_new_tokens,
+            rows_per_device=config.eval.batch_size,
+            buckets=config.eval.buckets,
+        )
+        trains, before, counts, history = config.train.max_steps != 0, None, {}, []
+        if trains:
+            before = self._answers(
+                generator, student, test, "predictions_before.jsonl", "evaluate before", "test before"
+            )
+            with stage(self.log, "train"):
+                training = self._training(student, examples, generator, knowledge)
+                student.adapter = training.run()
+            counts, history = training.progress.counts(), training.progress.history
+        after = self._answers(generator, student, test, "predictions.jsonl", "evaluate", "test")
+        if student.lora is not None:
+            with stage(self.log, "export"):
+                export_adapter(
+                    self.folder / "adapter", student, knowledge, asking.constraint(config), config_hash(config)
+                )
+        metrics = results(self.domains, config.eval.max_sessions, after, before)
+        metrics |= {"train": counts, "time": stage_seconds(self.folder)}
+        self._report(metrics, history, after, test, cards)
+        write_json(self.folder / "metrics.json", metrics)
+
+    def _training(self, student: Student, examples, generator: Generator, knowledge: Mapping[str, str]) -> Training:
+        validation = asking.questions(self.config, student.tokenizer, self.domains, knowledge, "validation")
+        progress: list[Progress] = []
+
+        def start(batches, step: int) -> None:
+            self.log.say(
+                f"one training example as the student reads it; ⟦what it is trained on⟧:\n{preview(student, batches[0])}\n"
+            )
+            progress.append(Progress(training.total, "train step", self.log, initial=step))
+
+        def validate(adapter: dict) -> dict:
+            return strict_scores(
+                prediction_rows(validation, self._generate(generator, adapter, student.base, validation, "validation"))
+            )
+
+        def hear(row: dict) -> None:
+            if "validation" in row:
+                score = row["validation"]["strict"]["f1"]
+                self.log.say(f"epoch {row['epoch']}: validation strict F1 {score:.3f}")
+                self.log.event("validation", **row)
+                self.log.scalars(row["step"], {"validation/strict_f1": score})
+                return
+            progress[0].update(loss=row["loss"])
+            self.log.event("step", **row)
+            self.log.scalars(
+                row["step"],
+                {f"train/{name}": row[name] for name in ("loss", "gradient_norm", "learning_rate", "epoch")},
+            )
+
+        training = Training(
+            student,
+            examples,
+            train_settings(self.config),
+            self.folder / "checkpoints",
+            validate=validate,
+            on_start=start,
+            on_event=hear,
+        )
+        return training
+
+    def _answers(
+        self, generator: Generator, student: Student, asked: Questions, name: str, what: str, label: str
+    ) -> list[dict]:
+        """The prediction rows of the test sessions, from the file `name` if it is there."""
+        path = self.folder / name
+        if not path.is_file():
+            with stage(self.log, what):
+                completions = self._generate(generator, student.adapter, student.base, asked, label)
+            write_jsonl(path, prediction_rows(asked, completions))
+        return read_jsonl(path)
+
+    def _generate(self, generator: Generator, adapter: dict, base: dict, asked: Questions, label: str):
+        with Progress(len(asked.prompts), label, self.log) as progress:
+            sizes = [len(session) for session in asked.sessions]
+            return generator(
+                adapter, base, asked.prompts, sizes, asking.constraint(self.config), on_batch=progress.update
+            )
+
+    def _validated(self, student: Student, cards: Mapping[str, Cards]) -> dict[str, Cards]:
+        """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions."""
+        config, kept = self.config, {}
+        generator = Generator(
+            student,
+            max_new_tokens=config.eval.max_new_tokens,
+            rows_per_device=config.eval.batch_size,
+            buckets=config.eval.buckets,
+        )
+        for name, forms in cards.items():
+            domain = {name: self.domains[name]}
+
+            def score(form: str, chosen: list[Card], domain=domain, name=name) -> float:
+                context = asking.contexts({name: {form: chosen}})
+                asked = asking.questions(config, student.tokenizer, domain, context, "validation")
+                return strict_scores(
+                    prediction_rows(
+                        asked, self._generate(generator, student.adapter, student.base, asked, "validation")
+                    )
+                )["strict"]["f1"]
+
+            kept[name] = dict(forms)
+            for form in set(forms) - {"thoughts"}:
+                if not all("effect" in card.checks for card in forms[form]):
+                    kept[name][form] = keep_validated(
+                        forms[form], lambda chosen, form=form: score(form, chosen), log=self.log.say
+                    )
+                    write_cards(card_path(self.folder, name, form), kept[name][form])
+        return kept
+
+    def _report(
+        self, metrics: dict, history: list[dict], after: list[dict], test: Questions, cards: Mapping[str, Cards]
+    ) -> None:
+        titles = {
+            (domain, session.id): list(session.titles)
+            for domain, session in zip(test.domains, test.sessions, strict=True)
+        }
+        rows = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in after]
+        files = {
+            f"{name}/{form}": read_jsonl(card_path(self.folder, name, form))
+            for name, forms in cards.items()
+            for form in forms
+        }
+        write_report(
+            self.folder / "report.html",
+            {"name": self.config.name} | record(self.folder),
+            metrics,
+            history,
+            rows,
+            files,
+            self._notes(),
+        )
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.config.teacher.kind == "hf" and self.config.teacher.source == self.config.student.source:
+            notes.append("The teacher is the student's own model, a stand-in; a real study names a real teacher.")
+        if self.config.student.source == "tiny-random":
+            notes.append("The student has two layers of random weights: these numbers only show that the program runs.")
+        if self.config.eval.constraint != "none":
+            notes.append(
+                f"Answers were constrained (eval.constraint={self.config.eval.constraint}); the paper's setting is none."
+            )
+        return notes
+
+    def _show(self) -> None:
+        metrics = read_metrics(self.folder)
+        self.log.say(results_table(metrics))
+        self.log.say(headline(metrics))
+        self.log.say(f"report: {self.folder / 'report.html'}")
+
+
+def read_metrics(folder: Path) -> dict:
+    """The metrics.json of a finished run."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

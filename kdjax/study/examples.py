@@ -1,0 +1,112 @@
+"""Sessions + cards → what the student reads: training examples and prompts, written to disk and proved to leak nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax.data import Domain, Session, prove_sources
+from kdjax.decoding import Constraint
+from kdjax.errors import InputError
+from kdjax.knowledge import knowledge_text
+from kdjax.prompting import ANSWER_MARKER, Example, check_lengths, prompt_example, training_example
+from kdjax.reporting import write_jsonl
+from kdjax.sources import Tokenizer
+from kdjax.study.distil import Cards
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Prompts of one split over all domains, with the sessions they ask about, in step."""
+
+    domains: tuple[str, ...]
+    sessions: tuple[Session, ...]
+    prompts: tuple[Example, ...]
+
+
+def contexts(cards: Mapping[str, Cards]) -> dict[str, str]:
+    """Domain → the knowledge that stands in its prompts."""
+    return {name: knowledge_text(by_format) for name, by_format in cards.items()}
+
+
+def constraint(config: ConfigDict) -> Constraint:
+    """The form of an answer: behind free text where the student writes a thought first."""
+    return Constraint(config.eval.constraint, ANSWER_MARKER if "thoughts" in config.knowledge.formats else "")
+
+
+def training_set(tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]) -> list[Example]:
+    """All training sessions, with the domain's knowledge in the prompt and the session's thought, if it has one, in the target."""
+    knowledge, examples = contexts(cards), []
+    for name, domain in domains.items():
+        thoughts = {card.sessions[0]: card.text for card in cards[name].get("thoughts", ())}
+        examples += [
+            training_example(tokenizer, name, s, knowledge[name], thoughts.get(s.id, ""))
+            for s in domain.splits["train"]
+        ]
+    return examples
+
+
+def questions(
+    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], knowledge: Mapping[str, str], split: str
+) -> Questions:
+    """The prompts of a split, at most `eval.max_sessions` per domain."""
+    asked = [
+        (name, session)
+        for name, domain in domains.items()
+        for session in spread(domain.splits[split], config.eval.max_sessions)
+    ]
+    prompts = [prompt_example(tokenizer, name, session, knowledge[name]) for name, session in asked]
+    return Questions(tuple(name for name, _ in asked), tuple(session for _, session in asked), tuple(prompts))
+
+
+def spread(items: Sequence, limit: int) -> list:
+    """At most `limit` items, evenly spaced (a split is ordered by session length, so its head is no sample); 0: all."""
+    if not limit or len(items) <= limit:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+
+
+def check_before_distilling(
+    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], positions: int
+) -> None:
+    """Every example must fit even before any knowledge is added: what fails here would fail after hours of teacher calls.
+
+    Raises:
+        InputError: a split is empty, an example or prompt exceeds train.max_length, or the model's positions do not suffice.
+    """
+    empty = {name: {} for name in domains}
+    for split in ("train", "validation", "test"):
+        for name, domain in domains.items():
+            if not domain.splits[split]:
+                raise InputError(f"domain {name}: the {split} split is empty")
+    check_fit(config, training_set(tokenizer, domains, empty), positions)
+
+
+def check_fit(config: ConfigDict, examples: Sequence[Example], positions: int) -> None:
+    """No example is longer than train.max_length, nor longer than the model can place."""
+    if config.train.max_length > positions:
+        raise InputError(
+            f"config.train.max_length={config.train.max_length}, but the student has only {positions} positions"
+        )
+    check_lengths(list(examples), config.train.max_length)
+
+
+def prove_and_write(
+    workdir: Path, domains: Mapping[str, Domain], cards: Mapping[str, Cards], examples: Sequence[Example]
+) -> int:
+    """Prove that all knowledge and all examples come from training sessions, then write examples/train.jsonl. Returns how many sources were proved."""
+    sources = [
+        (f"{card.format} card {card.id}", name, card.sessions)
+        for name, forms in cards.items()
+        for form in forms.values()
+        for card in form
+    ]
+    sources += [
+        (f"training example {example.session_id}", example.domain, (example.session_id,)) for example in examples
+    ]
+    proved = prove_sources(domains, sources)
+    rows = ({"session_id": e.session_id, "prompt": e.prompt, "completion": e.completion} for e in examples)
+    write_jsonl(workdir / "examples" / "train.jsonl", rows)
+    return proved

@@ -1,0 +1,84 @@
+"""The adapter folder that others use: PEFT's files, the tokenizer, the prompt it was trained with, and golden outputs to check by."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.data import Session
+from kdjax.decoding import Constraint, Generator
+from kdjax.prompting import ANSWER_MARKER, prompt_example
+from kdjax.reporting import write_json, write_text
+from kdjax.student import Student
+
+GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
+GOLDEN_TOKENS = 16
+GOLDEN_LOGITS = 20
+
+README = """# LoRA adapter of a kdjax run
+
+Base model: `{base}`. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
+
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(base_model, "{folder}")
+
+    vllm serve BASE_MODEL --enable-lora --max-lora-rank {vllm_rank} --lora-modules bundles={folder}
+
+    python launch.py --config=configs/generate.py --config.student.adapter={folder} \\
+        --config.generate.sessions=sessions.jsonl --config.generate.items=items.jsonl
+
+* `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
+* `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
+* `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, and where the run came from.
+* `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them.
+  A server that gives other tokens uses another template, another base or another scale.
+"""
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
+
+
+def export_adapter(
+    folder: Path, student: Student, knowledge: Mapping[str, str], constraint: Constraint, run_hash: str
+) -> None:
+    """Write `folder`; the adapter's tensors are read back and compared.
+
+    `knowledge` is what stands in each domain's prompt. The golden prompt is of invented products, with the first domain's
+    knowledge.
+    """
+    student.save_adapter(folder)
+    student.tokenizer.save(folder)
+    described = {
+        "base": {"source": student.files.source, "digest": student.files.digest},
+        "knowledge": dict(knowledge),
+        "thoughts_first": constraint.marker == ANSWER_MARKER,
+        "run": run_hash,
+    }
+    write_json(folder / "kdjax.json", described)
+    write_json(folder / "golden.json", _golden(student, next(iter(knowledge.values()))))
+    lora = student.lora
+    text = README.format(
+        base=student.files.source,
+        folder=folder.name,
+        rank=lora.r,
+        alpha=lora.lora_alpha,
+        scaling=f"update scaled by alpha / {'√' if lora.use_rslora else ''}r",
+        targets=", ".join(lora.modules()),
+        vllm_rank=next((rank for rank in VLLM_RANKS if rank >= lora.r), lora.r),
+    )
+    write_text(folder / "README.md", text)
+
+
+def _golden(student: Student, knowledge: str) -> dict:
+    count = len(GOLDEN_TITLES)
+    session = Session("golden", tuple(map(str, range(count))), GOLDEN_TITLES, ((),) * count)
+    prompt = prompt_example(student.tokenizer, "golden", session, knowledge)
+    generator = Generator(student, max_new_tokens=GOLDEN_TOKENS, rows_per_device=1, buckets=1)
+    [completion] = generator(student.adapter, student.base, [prompt], [count], Constraint("none"))
+    logits = np.asarray(student.logits(np.asarray([prompt.prompt_ids])))[0, -1]
+    top = np.argsort(-logits, kind="stable")[:GOLDEN_LOGITS]
+    return {
+        "prompt": prompt.prompt,
+        "prompt_ids": list(prompt.prompt_ids),
+        "greedy_ids": list(completion.token_ids),
+        "greedy_text": completion.text,
+        "first_logits": {"ids": top.tolist(), "values": logits[top].tolist()},
+    }

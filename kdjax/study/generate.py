@@ -1,0 +1,99 @@
+"""Bundles for new sessions from a trained adapter, with the prompt it was trained with."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax.data import load_new_sessions
+from kdjax.decoding import Constraint, Generator
+from kdjax.errors import InputError
+from kdjax.prompting import ANSWER_MARKER, check_lengths, parse_answer, prompt_example
+from kdjax.reporting import Progress, RunLog, write_jsonl
+from kdjax.sources import resolve
+from kdjax.student import load_student
+from kdjax.study.settings import check
+
+
+def generate(config: ConfigDict, workdir: str) -> None:
+    """Write <workdir>/bundles.jsonl: {"session_id", "bundles": [[item ids]], "valid", "text"} per session, in their order.
+
+    Raises:
+        InputError: a file is missing or broken, or the adapter was trained on another base model.
+    """
+    check(config)
+    for field in ("sessions", "items"):
+        if not config.generate[field]:
+            raise InputError(
+                f"config.generate.{field} is empty; name the JSONL file (the format is in configs/generate.py)"
+            )
+    if not config.student.adapter:
+        raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
+    trained = _trained_with(Path(config.student.adapter))
+    domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
+    sessions = load_new_sessions(config.generate.sessions, config.generate.items)
+    if resolve(config.student.source).digest != trained["base"]["digest"]:
+        raise InputError(
+            f"{config.student.adapter} was trained on {trained['base']['source']}, and config.student.source={config.student.source} "
+            "holds other weights"
+        )
+    student = load_student(
+        config.student.source,
+        adapter=config.student.adapter,
+        quantization=config.student.quantization,
+        dtype=config.student.dtype,
+    )
+    prompts = [prompt_example(student.tokenizer, domain, session, knowledge) for session in sessions]
+    check_lengths(prompts, config.train.max_length)
+    generator = Generator(
+        student,
+        max_new_tokens=config.eval.max_new_tokens,
+        rows_per_device=config.eval.batch_size,
+        buckets=config.eval.buckets,
+    )
+    form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
+    with RunLog(workdir) as log:
+        with Progress(len(sessions), "sessions", log) as progress:
+            completions = generator(
+                student.adapter, student.base, prompts, [len(s) for s in sessions], form, on_batch=progress.update
+            )
+        rows = [_row(session, completion.text) for session, completion in zip(sessions, completions, strict=True)]
+        path = Path(workdir) / "bundles.jsonl"
+        write_jsonl(path, rows)
+        log.say(f"{len(rows)} sessions, {sum(len(row['bundles']) for row in rows)} bundles → {path}")
+
+
+def _row(session, text: str) -> dict:
+    answer = parse_answer(text, len(session))
+    bundles = dict.fromkeys(
+        tuple(session.items[number - 1] for number in dict.fromkeys(bundle)) for bundle in answer.bundles
+    )
+    return {
+        "session_id": session.id,
+        "bundles": [list(bundle) for bundle in bundles if len(bundle) > 1],
+        "valid": answer.valid,
+        "text": text,
+    }
+
+
+def _trained_with(adapter: Path) -> dict:
+    path = adapter / "kdjax.json"
+    try:
+        trained = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "base": dict(trained["base"]),
+            "knowledge": dict(trained["knowledge"]),
+            "thoughts_first": bool(trained["thoughts_first"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
+
+
+def _knowledge(by_domain: dict[str, str], wanted: str) -> tuple[str, str]:
+    if not wanted and len(by_domain) == 1:
+        return next(iter(by_domain.items()))
+    if wanted not in by_domain:
+        raise InputError(
+            f"config.generate.domain={wanted!r}: the adapter was trained on {', '.join(by_domain)}; name one of them"
+        )
+    return wanted, by_domain[wanted]

@@ -1,0 +1,126 @@
+"""The config of a run: checked before anything expensive, named by a hash, and cut into what each room takes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from kdjax.decoding import MODES
+from kdjax.errors import InputError
+from kdjax.knowledge import FORMATS
+from kdjax.sources import cache_root
+from kdjax.student import DTYPES, LoraConfig
+from kdjax.training import TrainSettings
+
+PARALLEL = ("pmap",)
+TEACHERS = ("hf", "annotations", "replay")
+STRATEGIES = ("random", "length", "diversity")
+
+
+def config_hash(config: ConfigDict) -> str:
+    """sha256 (hex) of the resolved config; the workdir is not part of it."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def default_workdir(config: ConfigDict) -> str:
+    """runs/<config name>-<first 8 of the hash>: another config is another folder."""
+    return f"runs/{config.name}-{config_hash(config)[:8]}"
+
+
+def check(config: ConfigDict) -> None:
+    """Everything about the config that can be judged without reading a file.
+
+    Raises:
+        InputError: naming the field, what it is and what it may be.
+    """
+    _one_of("parallel", config.parallel, PARALLEL)
+    _one_of("teacher.kind", config.teacher.kind, TEACHERS)
+    _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
+    _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))
+    _one_of("eval.constraint", config.eval.constraint, MODES)
+    _one_of("student.dtype", config.student.dtype, DTYPES)
+    _one_of("student.quantization", config.student.quantization, (None,))
+    for name in config.knowledge.formats:
+        _one_of("knowledge.formats", name, FORMATS)
+    for field in ("data.domains", "knowledge.formats"):
+        values = _at(config, field)
+        if len(set(values)) != len(values):
+            raise InputError(f"config.{field}={values!r} names something twice")
+    if not config.data.domains:
+        raise InputError("config.data.domains is empty; name at least one domain, as in \"('electronic',)\"")
+    at_least = {
+        1: (
+            "train.epochs",
+            "train.batch_size",
+            "train.micro_batch_size",
+            "train.max_length",
+            "train.buckets",
+            "train.checkpoint_every",
+        )
+        + (
+            "eval.max_new_tokens",
+            "eval.batch_size",
+            "eval.buckets",
+            "knowledge.max_new_tokens",
+            "knowledge.min_count",
+            "teacher.batch_size",
+        ),
+        0: (
+            "seed",
+            "eval.max_sessions",
+            "knowledge.reflections",
+            "knowledge.thoughts",
+            "knowledge.limit",
+            "knowledge.max_tokens",
+        )
+        + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay"),
+        -1: ("train.max_steps",),
+    }
+    for lowest, fields in at_least.items():
+        for field in fields:
+            if _at(config, field) < lowest:
+                raise InputError(f"config.{field}={_at(config, field)} must be at least {lowest}")
+    lora_config(config)
+
+
+def lora_config(config: ConfigDict) -> LoraConfig:
+    """The fields of `config.lora`; a string of several names is cut at its commas."""
+    fields = config.lora.to_dict()
+    if "," in fields["target_modules"]:
+        fields["target_modules"] = tuple(name.strip() for name in fields["target_modules"].split(","))
+    return LoraConfig(**fields)
+
+
+def train_settings(config: ConfigDict) -> TrainSettings:
+    """The fields of `config.train` that the loop takes."""
+    fields = {name: value for name, value in config.train.items() if name != "max_length"}
+    return TrainSettings(seed=config.seed, dropout=config.lora.lora_dropout, **fields)
+
+
+def teacher_cache(config: ConfigDict) -> str:
+    """The folder of recorded teacher answers."""
+    return config.teacher.cache_dir or str(cache_root() / "teacher")
+
+
+def differences(old: dict, new: dict, at: str = "") -> list[str]:
+    """The fields in which two nested dicts differ, as "train.epochs: 2 → 3"."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after, where = old.get(key), new.get(key), f"{at}{key}"
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{where}.")
+        elif before != after:
+            found.append(f"{where}: {before!r} → {after!r}")
+    return found
+
+
+def _at(config: ConfigDict, field: str):
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _one_of(field: str, value: str | None, allowed: Sequence) -> None:
+    if value not in allowed:
+        raise InputError(f"config.{field}={value!r} is not supported; choose from {', '.join(map(str, allowed))}")

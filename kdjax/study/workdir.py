@@ -1,0 +1,99 @@
+"""The folder of a run: it belongs to one config, and re-running the same command continues what is unfinished in it."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from kdjax.data import Domain
+from kdjax.errors import InputError
+from kdjax.reporting import RunLog, read_jsonl, write_json
+from kdjax.study.settings import config_hash, differences
+
+PACKAGES = (
+    "kdjax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "scikit-learn",
+    "numpy",
+)
+
+
+def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
+    """Write config.json on the first run; on a later one, make sure that config and data are the same.
+
+    Raises:
+        InputError: the folder belongs to another config or to other data; the differing fields are named. Or it holds files
+            but no config.json.
+    """
+    path = workdir / "config.json"
+    data = {
+        name: {"digest": domain.digest, "source": domain.source, "synthetic": domain.synthetic}
+        for name, domain in domains.items()
+    }
+    resolved = json.loads(json.dumps(config.to_dict()))
+    if path.is_file():
+        recorded = _read(path)
+        changed = differences(
+            {"config": recorded["config"], "data": recorded["data"]}, {"config": resolved, "data": data}
+        )
+        if changed:
+            raise InputError(
+                f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir"
+            )
+        return
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise InputError(
+            f"{workdir} is not empty and has no config.json, so it is not a run of kdjax; choose another --workdir"
+        )
+    versions = {name: version(name) for name in PACKAGES}
+    write_json(
+        path, {"config": resolved, "hash": config_hash(config), "versions": versions, "devices": [], "data": data}
+    )
+
+
+def record_devices(workdir: Path) -> None:
+    """Add the devices to config.json. Not in `claim`: JAX takes a GPU's memory when it first looks, and the teacher comes before."""
+    devices = [f"{device.platform} {device.device_kind}" for device in jax.local_devices()]
+    write_json(workdir / "config.json", record(workdir) | {"devices": devices})
+
+
+def record(workdir: Path) -> dict:
+    """What `claim` wrote: config, hash, versions, devices, data."""
+    return _read(workdir / "config.json")
+
+
+@contextmanager
+def stage(log: RunLog, name: str) -> Iterator[None]:
+    """Time a part of the run; what was measured goes to log.jsonl when the part is whole."""
+    started = time.perf_counter()
+    yield
+    log.event("stage", name=name, seconds=round(time.perf_counter() - started, 3))
+
+
+def stage_seconds(workdir: Path) -> dict[str, float]:
+    """Seconds per stage, summed over all parts of a continued run."""
+    seconds: dict[str, float] = {}
+    for row in read_jsonl(workdir / "log.jsonl"):
+        if row["event"] == "stage":
+            seconds[row["name"]] = round(seconds.get(row["name"], 0.0) + row["seconds"], 3)
+    return seconds
+
+
+def _read(path: Path) -> dict:
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        return recorded | {"config": recorded["config"], "data": recorded["data"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's config.json ({error!r}); choose another --workdir") from error

@@ -1,0 +1,19 @@
+"""Training: batches, loss, step, checkpoints, loop."""
+
+from kdjax.training.batches import Rows, bucket_edges, lay_out, plan_groups
+from kdjax.training.loop import Training, TrainSettings, preview
+from kdjax.training.loss import target_nll, token_losses
+from kdjax.training.step import Trainer
+
+__all__ = [
+    "Rows",
+    "TrainSettings",
+    "Trainer",
+    "Training",
+    "bucket_edges",
+    "lay_out",
+    "plan_groups",
+    "preview",
+    "target_nll",
+    "token_losses",
+]

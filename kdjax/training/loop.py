@@ -1,0 +1,221 @@
+"""The training loop: batches by (seed, step), validation after each epoch, the best epoch kept, checkpoints, exact resume."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kdjax.errors import InputError
+from kdjax.prompting import Example
+from kdjax.student import Student
+from kdjax.training.batches import Group, MicroBatch, batch_members, lay_out, plan_groups, steps_per_epoch
+from kdjax.training.checkpoints import Checkpoints
+from kdjax.training.clock import compile_seconds
+from kdjax.training.step import Trainer, adamw, learning_rate_schedule
+
+Validate = Callable[[dict], dict]  # adapter -> metrics as `kdjax.evaluation.score` gives them
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The fields of `config.train`, plus the seed and LoRA's dropout; see configs/base.py for what each means."""
+
+    seed: int
+    epochs: int
+    max_steps: int
+    batch_size: int
+    micro_batch_size: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    buckets: int
+    checkpoint_every: int
+    dropout: float = 0.0
+
+    def total_steps(self, examples: int) -> int:
+        """Optimizer steps of the whole training: all epochs, or `max_steps` where that is smaller and not negative."""
+        steps = self.epochs * steps_per_epoch(examples, self.batch_size)
+        return steps if self.max_steps < 0 else min(steps, self.max_steps)
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers beside the arrays. Times are sums over all parts of a continued run.
+
+    `real_tokens` are those of the examples, prompt and target, each counted in full; `padded_tokens` are those computed:
+    a shared prefix once per micro-batch and device, and padding. `seconds` leaves compilation, validation and checkpoints out.
+    """
+
+    steps: int = 0
+    examples: int = 0
+    real_tokens: int = 0
+    padded_tokens: int = 0
+    target_tokens: int = 0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int | float]:
+        """The part that metrics.json shows."""
+        names = (
+            "steps",
+            "examples",
+            "real_tokens",
+            "padded_tokens",
+            "target_tokens",
+            "seconds",
+            "compile_seconds",
+            "best_epoch",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+class Training:
+    """Trains a student's adapter. `run()` continues from the latest checkpoint in `folder`, if there is one.
+
+    Args:
+        validate: scores an adapter after each epoch; the epoch with the highest strict F1 is kept. Without it the last is.
+        on_start: hears the first step's micro-batches and the step to start from.
+        on_event: hears each row of the history: {"step", "loss", "gradient_norm", "learning_rate", "epoch", "seconds"} or
+            {"step", "epoch", "validation"}.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        examples: Sequence[Example],
+        settings: TrainSettings,
+        folder: str | Path,
+        *,
+        validate: Validate | None = None,
+        on_start: Callable[[list[MicroBatch], int], None] = lambda batches, step: None,
+        on_event: Callable[[dict], None] = lambda row: None,
+    ):
+        if not examples:
+            raise InputError("there are no training examples; check data.domains and quantity")
+        self.examples, self.settings, self.total = examples, settings, settings.total_steps(len(examples))
+        self._validate, self._on_start, self._on_event = validate, on_start, on_event
+        self._pad_id = student.tokenizer.eos_id
+        self._groups: dict[str, Group] = plan_groups(examples, settings.buckets)
+        self._schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
+        optimizer = adamw(self._schedule, settings.weight_decay, settings.max_grad_norm)
+        self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout)
+        self._checkpoints = Checkpoints(folder)
+        self._key = jax.random.key(settings.seed)
+        self.state = self._trainer.init(student.adapter)
+        self.best = _copy(self.state.adapter)
+        self.progress = Progress()
+
+    def run(self) -> dict:
+        """Train to the end. Returns the adapter of the best epoch; counters and history are in `progress`.
+
+        Raises:
+            FloatingPointError: the loss is not finite; names the step and its sessions. The last checkpoint stays.
+        """
+        self._resume()
+        if self.progress.steps < self.total:
+            self._on_start(self._batches(self.progress.steps), self.progress.steps)
+        per_epoch = steps_per_epoch(len(self.examples), self.settings.batch_size)
+        pending = None
+        for step in range(self.progress.steps, self.total):
+            done = step + 1
+            ends_epoch = done % per_epoch == 0 or done == self.total
+            saves = ends_epoch or done % self.settings.checkpoint_every == 0
+            started, compiled = time.perf_counter(), compile_seconds()
+            batches = self._batches(step)
+            self.state, metrics = self._trainer.step(self.state, batches, jax.random.fold_in(self._key, step))
+            self._record(pending)  # the step before, while this one is under way
+            pending = (step, batches, metrics)
+            if saves:
+                self._record(pending)
+                pending = None
+            compiled = compile_seconds() - compiled
+            self.progress.seconds += time.perf_counter() - started - compiled
+            self.progress.compile_seconds += compiled
+            if ends_epoch:
+                self._end_epoch(done, math.ceil(done / per_epoch))
+            if saves:
+                self._checkpoints.save(done, {"train": self.state, "best": self.best}, asdict(self.progress))
+        self._checkpoints.close()
+        return self.best
+
+    def _batches(self, step: int) -> list[MicroBatch]:
+        members = batch_members(len(self.examples), self.settings.batch_size, self.settings.seed, step)
+        chosen = [self.examples[i] for i in members]
+        return lay_out(
+            chosen, self._groups, self.settings.micro_batch_size, self._trainer.devices, self._pad_id, ids=members
+        )
+
+    def _record(self, pending) -> None:
+        """Fetch a step's metrics from the device, check them and count them."""
+        if pending is None:
+            return
+        step, batches, metrics = pending
+        metrics = {name: float(value) for name, value in metrics.items()}
+        members = batch_members(len(self.examples), self.settings.batch_size, self.settings.seed, step)
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["gradient_norm"]):
+            sessions = ", ".join(f"{self.examples[i].domain}/{self.examples[i].session_id}" for i in members)
+            raise FloatingPointError(
+                f"step {step + 1}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; sessions: {sessions}"
+            )
+        progress = self.progress
+        progress.steps = step + 1
+        progress.examples += len(members)
+        progress.real_tokens += sum(len(self.examples[i]) for i in members)
+        progress.padded_tokens += sum(
+            batch.rows.tokens.size + batch.rows.tokens.shape[0] * len(batch.prefix) for batch in batches
+        )
+        progress.target_tokens += round(metrics["tokens"])
+        self._tell(
+            {
+                "step": step + 1,
+                "loss": metrics["loss"],
+                "gradient_norm": metrics["gradient_norm"],
+                "learning_rate": float(self._schedule(step)),
+                "epoch": (step + 1) / steps_per_epoch(len(self.examples), self.settings.batch_size),
+                "seconds": progress.seconds,
+            }
+        )
+
+    def _end_epoch(self, step: int, epoch: int) -> None:
+        """Validate, and keep this epoch's adapter if it is the best so far (the earlier of equals)."""
+        score = float(epoch)
+        if self._validate:
+            metrics = self._validate(self.state.adapter)
+            score = metrics["strict"]["f1"]
+            self._tell({"step": step, "epoch": epoch, "validation": metrics})
+        if score > self.progress.best_score:
+            self.best = _copy(self.state.adapter)
+            self.progress.best_epoch, self.progress.best_score = epoch, score
+
+    def _tell(self, row: dict) -> None:
+        self.progress.history.append(row)
+        self._on_event(row)
+
+    def _resume(self) -> None:
+        restored = self._checkpoints.restore({"train": self.state, "best": self.best})
+        if restored:
+            state, progress = restored
+            self.state, self.best, self.progress = state["train"], state["best"], Progress(**progress)
+
+
+def _copy(adapter: dict) -> dict:
+    """The training step takes over the buffers of its state, so what is kept must be a copy."""
+    return jax.tree.map(lambda leaf: leaf.copy(), adapter)
+
+
+def preview(student: Student, batch: MicroBatch) -> str:
+    """One row of a micro-batch as the device gets it, decoded: what is trained on stands between ⟦ and ⟧."""
+    rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[0], batch.rows)
+    targets = rows.weights > 0
+    first = int(rows.positions[targets].min()) + 1
+    read = np.concatenate([batch.prefix, rows.tokens[:first]])
+    decode = student.tokenizer.decode
+    return f"{decode(read, skip_special_tokens=False)}⟦{decode(rows.labels[targets], skip_special_tokens=False)}⟧"

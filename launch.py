@@ -1,0 +1,47 @@
+"""The one entry point: `python launch.py --config=configs/sft_rules.py [--workdir=DIR] [--config.FIELD=VALUE …]`."""
+
+import sys
+import warnings
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from kdjax.errors import InputError
+from kdjax.sources import cache_root
+from kdjax.study import JOBS, default_workdir
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment, a file in configs/; FILE:smoke is its short version.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>-<hash of the config>).")
+
+
+def main(argv: list[str]) -> None:
+    """Start the config's job. Compiled programs are kept on disk, so the next start is quicker."""
+    if len(argv) > 1:
+        raise InputError(f"unexpected arguments: {' '.join(argv[1:])}; fields are written --config.train.epochs=2")
+    if CONFIG.value is None:
+        raise InputError("name a config, as in --config=configs/sft_rules.py")
+    config = CONFIG.value
+    if config.job not in JOBS:
+        raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
+    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
+    JOBS[config.job](config, WORKDIR.value or default_workdir(config))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser; an unknown field of the config becomes an error that names the nearest one."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
+        raise InputError(str(error).replace("\\n", " ").replace("\\", "").strip("'\"")) from error
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", "the load_module")  # ml_collections loads the config file in the old way
+    flags.FLAGS.set_default("verbosity", -1)  # warnings; Orbax tells each of its steps at info
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except InputError as error:
+        sys.exit(f"error: {error}")
