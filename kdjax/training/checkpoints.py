@@ -20,15 +20,16 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, progress: dict) -> None:
         """Write `state` (a pytree of arrays) and `progress` (JSON) as the checkpoint of `step`, and return when it is on disk."""
-        self._inner.save_checkpointables(step, {"state": state, "progress": progress}, force=True)
+        self._inner.save_checkpointables(step, {"state": state}, custom_metadata=progress, force=True)
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """The latest checkpoint with the shapes, dtypes and placement of `like`, or None where there is none."""
-        if self._inner.latest is None:
+        latest = self._inner.latest
+        if latest is None:
             return None
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        loaded = self._inner.load_checkpointables(None, {"state": abstract, "progress": None})
-        return loaded["state"], loaded["progress"]
+        state = self._inner.load_checkpointables(latest.step, {"state": abstract})["state"]
+        return state, self._inner.checkpointables_metadata(latest.step).custom_metadata
 
     def close(self) -> None:
         """Wait for what is being written."""

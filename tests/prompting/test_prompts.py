@@ -1,0 +1,92 @@
+"""A session becomes a prompt and a completion, and their tokens meet at a clean boundary."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tokenizers import Tokenizer as Inner
+
+from kdjax.data import Session
+from kdjax.errors import InputError
+from kdjax.prompting import (
+    Example,
+    check_lengths,
+    messages,
+    parse_answer,
+    product_list,
+    prompt_example,
+    training_example,
+)
+from kdjax.sources import Tokenizer
+
+
+def test_product_list_numbers_titles_from_one(session):
+    assert product_list(session) == "1. HDMI cable 2 m\n2. Café mug, 30 cl\n3. TV 50 inch\n4. Coffee 500 g"
+
+
+def test_messages_share_all_but_the_products(session):
+    other = replace(session, id="s2", titles=("w", "x", "y", "z"))
+    (system, user), (other_system, other_user) = messages(session, "Rules: …"), messages(other, "Rules: …")
+    assert [system["role"], user["role"]] == ["system", "user"]
+    assert system == other_system
+    assert system["content"].endswith("\nRules: …")
+    assert (user["content"], other_user["content"]) == (product_list(session), product_list(other))
+    assert messages(session)[0]["content"] == system["content"].removesuffix("\nRules: …")
+
+
+def test_the_prompt_is_the_rendered_conversation(tokenizer, session):
+    example = prompt_example(tokenizer, "electronic", session, "Rules: …")
+    assert example.prompt == tokenizer.render(messages(session, "Rules: …"))
+    assert example.prompt.endswith("4. Coffee 500 g<|im_end|>\n<|im_start|>assistant\n")
+    assert list(example.prompt_ids) == tokenizer.encode(example.prompt)
+    assert (example.domain, example.session_id) == ("electronic", "s1")
+    assert (example.completion, example.completion_ids) == ("", ())
+    assert len(example) == len(example.prompt_ids)
+
+
+@pytest.mark.parametrize("thought", ["", "The cable belongs to the TV [1,3].\nCoffee needs a mug."])
+def test_prompt_then_completion_are_the_tokens_of_the_joint_text(tokenizer, session, thought):
+    example = training_example(tokenizer, "electronic", session, "Rules: …", thought)
+    joint = list(example.prompt_ids + example.completion_ids)
+    assert joint == tokenizer.encode(example.prompt + example.completion)
+    assert example.prompt_ids == prompt_example(tokenizer, "electronic", session, "Rules: …").prompt_ids
+    assert example.completion_ids[-1] == tokenizer.eos_id
+    assert example.completion_ids.count(tokenizer.eos_id) == 1
+    assert tokenizer.decode(joint, skip_special_tokens=False) == example.prompt + example.completion
+    assert len(example) == len(joint)
+
+
+def test_the_completion_is_the_canonical_answer(tokenizer, session):
+    assert training_example(tokenizer, "d", session).completion == "[[1,3],[2,4]]<|im_end|>"
+    with_thought = training_example(tokenizer, "d", session, thought="Coffee needs [2] a mug.")
+    assert with_thought.completion == "Coffee needs [2] a mug.\nBundles: [[1,3],[2,4]]<|im_end|>"
+    parsed = parse_answer(tokenizer.decode(with_thought.completion_ids), len(session))
+    assert (parsed.bundles, parsed.valid) == (((1, 3), (2, 4)), True)
+
+
+def test_a_merge_across_the_boundary_is_refused(tokenizer, session):
+    """The newline that ends the prompt and the bracket that begins the answer are one token here: "Ċ["."""
+    content = json.loads(tokenizer.inner.to_str())
+    content["model"]["vocab"]["Ċ["] = len(content["model"]["vocab"])
+    content["model"]["merges"] = [["Ċ", "["]]
+    content["pre_tokenizer"]["use_regex"] = False
+    merging = Tokenizer(Inner.from_str(json.dumps(content)), tokenizer.settings, tokenizer.eos_ids, "merging")
+    with pytest.raises(InputError, match=r"electronic/s1: the prompt's tokens are not a prefix"):
+        training_example(merging, "electronic", session)
+
+
+def example_of(session_id: str, length: int) -> Example:
+    return Example("food", session_id, "", tuple(range(length - 2)), "", (1, 2))
+
+
+def test_check_lengths_names_the_longest_session():
+    examples = [example_of("a", 10), example_of("b", 14), example_of("c", 12)]
+    check_lengths(examples, 14)
+    check_lengths([], 1)
+    with pytest.raises(InputError, match=r"^2 of 3 examples exceed train\.max_length=11 .* session food/b with 14"):
+        check_lengths(examples, 11)
+
+
+def test_a_session_without_bundles_asks_and_answers_nothing(tokenizer):
+    empty = Session("e", ("a", "b"), ("x", "y"), ((), ()))
+    assert training_example(tokenizer, "d", empty).completion == "[]<|im_end|>"

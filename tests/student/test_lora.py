@@ -1,0 +1,185 @@
+"""Our LoRA layer by PEFT's meanings: configuration, initial values, scale, and dropout keyed by example."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from students import trained_student
+
+from kdjax.errors import InputError
+from kdjax.student import LoraConfig, load_student
+from kdjax.student.lora import LINEAR_NAMES, Dropout
+from kdjax.student.weights_in import flat_items
+
+TOKENS = np.random.default_rng(0).integers(3, 259, (2, 24)).astype(np.int32)
+INPUTS = {"down_proj": 96}  # of the tiny model; all other linear maps read the hidden size, 48
+
+
+def modules_of(adapter: dict) -> set[str]:
+    return {path[-2] for path, _ in flat_items(adapter)}
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 0}, r"lora\.r=0: the rank must be at least 1"),
+        ({"r": -4}, r"lora\.r=-4"),
+        ({"lora_dropout": 1.0}, r"lora\.lora_dropout=1\.0: must be in \[0, 1\)"),
+        ({"lora_dropout": -0.1}, r"lora\.lora_dropout=-0\.1"),
+        ({"target_modules": ["q_proj", "qkv_proj"]}, r"\['qkv_proj'\] fits no linear layer; there are q_proj"),
+        ({"target_modules": "lm_head"}, r"\['lm_head'\] fits no linear layer"),
+        ({"target_modules": []}, r"target_modules: \[\] fits no linear layer"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(InputError, match=message):
+        LoraConfig(**settings)
+
+
+def test_scaling_by_hand():
+    assert LoraConfig().scaling == 1.0  # PEFT's defaults: r 8, alpha 8
+    assert LoraConfig(r=16, lora_alpha=32).scaling == 2.0
+    assert LoraConfig(r=16, lora_alpha=32, use_rslora=True).scaling == 8.0
+
+
+@pytest.mark.parametrize(
+    ("target_modules", "expected"),
+    [
+        ("all-linear", set(LINEAR_NAMES)),
+        ("q_proj", {"q_proj"}),
+        (["v_proj", "q_proj"], {"q_proj", "v_proj"}),
+        (("down_proj",), {"down_proj"}),
+    ],
+)
+def test_target_modules_alone_are_adapted(tiny_folder, target_modules, expected):
+    student = load_student(str(tiny_folder), lora=LoraConfig(r=2, target_modules=target_modules))
+    assert modules_of(student.adapter) == expected
+
+
+# Initial values
+
+
+def test_init_is_pefts(tiny_folder):
+    """A uniform in ±1/√in_features (kaiming_uniform with a=√5), B zero, both float32, another draw for each layer and map."""
+    student = load_student(str(tiny_folder), lora=LoraConfig(r=32), dtype="bfloat16")
+    draws = []
+    for path, leaf in flat_items(student.adapter):
+        assert leaf.dtype == jnp.float32
+        if path[-1] == "lora_B":
+            assert not np.asarray(leaf).any()
+            continue
+        in_features = INPUTS.get(path[-2], 48)
+        assert leaf.shape == (2, 32, in_features)
+        bound = in_features**-0.5
+        for layer in np.asarray(leaf):
+            assert np.abs(layer).max() <= bound
+            assert np.abs(layer).max() > 0.99 * bound
+            assert abs(layer.mean()) < 5 * bound / math.sqrt(3 * layer.size)
+            assert layer.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+            draws.append(layer.tobytes())
+    assert len(set(draws)) == len(draws) == 2 * 7
+
+
+def test_same_seed_same_adapter(tiny_folder):
+    first, again, other = (
+        load_student(str(tiny_folder), lora=LoraConfig(r=2, target_modules="q_proj"), seed=seed).adapter
+        for seed in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    a = [tree["layers"]["self_attn"]["q_proj"]["lora_A"] for tree in (first, other)]
+    assert not np.array_equal(*a)
+
+
+def test_a_fresh_adapter_leaves_the_logits_bit_for_bit(tiny, tiny_folder):
+    student = load_student(str(tiny_folder), lora=LoraConfig(r=4, lora_alpha=64))
+    np.testing.assert_array_equal(student.logits(TOKENS), tiny.logits(TOKENS))
+
+
+def test_rslora_is_a_larger_alpha(tiny_folder):
+    rslora = trained_student(tiny_folder, LoraConfig(r=4, lora_alpha=8, use_rslora=True))
+    plain = trained_student(tiny_folder, LoraConfig(r=4, lora_alpha=16))
+    np.testing.assert_array_equal(rslora.logits(TOKENS), plain.logits(TOKENS))
+    smaller = trained_student(tiny_folder, LoraConfig(r=4, lora_alpha=8))
+    assert np.abs(np.asarray(smaller.logits(TOKENS)) - np.asarray(plain.logits(TOKENS))).max() > 0.01
+
+
+# Dropout
+
+KEY = jax.random.key(0)
+RATE, PREFIX, LENGTH, FEATURES = 0.25, 5, 16, 64
+
+
+def masks(ids, prefix=PREFIX, length=LENGTH, key=KEY, layer=0, place=0):
+    """(prefix's mask [prefix, features], examples' masks [batch, length, features]) of one linear map."""
+    dropout = Dropout.of_step(RATE, key, jnp.array(ids), prefix, length).at(layer).at(place)
+    kept = np.asarray(dropout(jnp.ones((prefix + len(ids) * length, FEATURES))))
+    return kept[:prefix], kept[prefix:].reshape(len(ids), length, FEATURES)
+
+
+def test_an_examples_mask_depends_on_the_example_alone():
+    shared, (first, second, third) = masks([7, 0, 3])
+    for ids, example, mask in (([3, 9], 0, third), ([0], 0, second), ([1, 2, 4, 7], 3, first), ([7, -1, -1], 0, first)):
+        other_shared, others = masks(ids)
+        np.testing.assert_array_equal(others[example], mask)
+        np.testing.assert_array_equal(other_shared, shared)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, third)
+
+
+def test_padding_does_not_change_a_mask():
+    _, (short,) = masks([7])
+    _, (long,) = masks([7], length=2 * LENGTH)
+    np.testing.assert_array_equal(long[:LENGTH], short)
+
+
+def test_the_prefix_has_a_mask_of_its_own_that_all_examples_share():
+    """The prefix is computed once for all: a difference from training without a shared prefix, and the only one."""
+    shared, examples = masks([0, 1, 2], prefix=LENGTH)
+    assert shared.shape == (LENGTH, FEATURES)
+    assert not any(np.array_equal(shared, example) for example in examples)
+    none, without = masks([0, 1, 2], prefix=0)
+    assert none.size == 0
+    np.testing.assert_array_equal(without, examples)
+
+
+@pytest.mark.parametrize("other", [{"layer": 1}, {"place": 3}, {"key": jax.random.key(1)}])
+def test_layers_linear_maps_and_steps_draw_anew(other):
+    shared, examples = masks([0, 1])
+    other_shared, other_examples = masks([0, 1], **other)
+    assert not np.array_equal(shared, other_shared)
+    assert not np.array_equal(examples, other_examples)
+
+
+def test_the_rate_is_right_and_what_is_kept_is_scaled_up():
+    shared, examples = masks(range(40))
+    values = np.concatenate([shared.ravel(), examples.ravel()])
+    assert set(np.unique(values)) == {np.float32(0), np.float32(1 / (1 - RATE))}
+    standard_error = math.sqrt(RATE * (1 - RATE) / values.size)
+    assert abs((values == 0).mean() - RATE) < 4 * standard_error
+
+
+def test_dropout_in_the_decoder(tiny, tiny_folder):
+    """Where an example stands changes nothing; the base path is never dropped; masks do have an effect."""
+    student = trained_student(tiny_folder, LoraConfig(r=4, lora_alpha=16))
+    prefix = jnp.asarray(TOKENS[0, :6])
+    rows = {example: np.random.default_rng(example).integers(3, 259, 12) for example in (1, 2, 3)}
+
+    @jax.jit
+    def hidden(adapter, tokens, ids, key):
+        masks = Dropout.of_step(0.5, key, ids, prefix.shape[0], tokens.shape[1])
+        return student.merge(adapter, student.base)(tokens, prefix, masks)
+
+    def of(*examples, adapter=student.adapter, key=KEY):
+        return np.asarray(hidden(adapter, np.stack([rows[e] for e in examples]), np.array(examples), key))
+
+    np.testing.assert_allclose(of(1, 2)[1], of(2, 3)[0], atol=1e-5)
+    assert np.abs(of(1, 2) - of(1, 2, key=jax.random.key(1))).max() > 0.01
+    zero = jax.tree.map_with_path(lambda path, x: x * (path[-1].key == "lora_A"), student.adapter)
+    np.testing.assert_array_equal(of(1, 2, adapter=zero), of(1, 2, adapter=zero, key=jax.random.key(1)))
+    plain = tiny.merge(tiny.adapter, tiny.base)(jnp.asarray(np.stack([rows[1], rows[2]])), prefix)
+    np.testing.assert_allclose(of(1, 2, adapter=zero), plain, atol=1e-5)

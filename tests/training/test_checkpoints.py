@@ -1,0 +1,69 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.training.checkpoints import KEPT, Checkpoints
+
+
+def state(value: int) -> dict:
+    return {"weights": jnp.full((3, 2), value / 3, jnp.float32), "step": jnp.asarray(value, jnp.int32)}
+
+
+PROGRESS = {"steps": 2, "seconds": 1 / 3, "history": [{"loss": 0.1}, {"validation": {"strict": {"f1": 0.5}, "n": None}}]}
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A folder with the checkpoints of steps 1 and 2."""
+    written = Checkpoints(tmp_path)
+    written.save(1, state(1), {"steps": 1})
+    written.save(2, state(2), PROGRESS)
+    written.close()
+    return tmp_path
+
+
+def restored_step(folder) -> int:
+    return int(Checkpoints(folder).restore(state(0))[0]["step"])
+
+
+def test_the_latest_comes_back_bit_for_bit(checkpoints):
+    restored, progress = Checkpoints(checkpoints).restore(state(0))
+    jax.tree.map(np.testing.assert_array_equal, restored, state(2))
+    assert jax.tree.map(lambda leaf: leaf.dtype, restored) == jax.tree.map(lambda leaf: leaf.dtype, state(2))
+    assert progress == PROGRESS
+
+
+def test_nothing_comes_from_an_empty_folder(tmp_path):
+    assert Checkpoints(tmp_path / "new").restore(state(0)) is None
+
+
+def test_only_the_last_are_kept(checkpoints):
+    Checkpoints(checkpoints).save(3, state(3), {})
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "3"] and KEPT == 2
+
+
+def test_a_step_is_written_over_after_a_resume(checkpoints):
+    """A run that was killed between the rename and its next step writes the same step again."""
+    Checkpoints(checkpoints).save(3, state(3), {})
+    assert restored_step(checkpoints) == 3
+
+
+def test_what_a_killed_writer_left_is_not_read(checkpoints):
+    """Orbax writes into <step>.orbax-checkpoint-tmp and renames it at the end."""
+    half = checkpoints / "3.orbax-checkpoint-tmp"
+    shutil.copytree(checkpoints / "2", half)
+    shutil.rmtree(half / "state" / "d")
+    assert restored_step(checkpoints) == 2
+    Checkpoints(checkpoints).save(3, state(3), {})
+    assert restored_step(checkpoints) == 3
+
+
+def test_a_progress_of_many_steps_is_no_burden(tmp_path):
+    """It is one JSON document: as arrays, a history of 2000 rows took 7 seconds to write."""
+    history = [{"step": step, "loss": step / 7, "gradient_norm": 0.5, "seconds": step / 3} for step in range(2000)]
+    Checkpoints(tmp_path).save(1, state(1), {"history": history})
+    assert Checkpoints(tmp_path).restore(state(0))[1] == {"history": history}
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) < 30

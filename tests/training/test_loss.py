@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training_helpers import PAD
+
+from kdjax.student.lora import Dropout
+from kdjax.training import lay_out, plan_groups, target_nll, token_losses
+from kdjax.training.loss import CHUNK
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype", "tolerance"),
+    [(1, "float32", 1e-5), (CHUNK, "float32", 1e-5), (2 * CHUNK + 44, "float32", 1e-5), (2 * CHUNK + 44, "bfloat16", 2e-2)],
+)
+def test_target_nll_and_its_gradient_are_those_of_log_softmax(count, dtype, tolerance):
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(count, 24)), dtype)
+    head = jnp.asarray(rng.normal(size=(70, 24)), dtype)
+    labels = jnp.asarray(rng.integers(0, 70, count))
+    weights = jnp.asarray(rng.uniform(size=count), jnp.float32)
+
+    def by_definition(hidden):
+        log_probabilities = jax.nn.log_softmax(hidden @ head.astype(jnp.float32).T)
+        return -log_probabilities[jnp.arange(count), labels]
+
+    nll = target_nll(hidden, head, labels)
+    assert nll.dtype == jnp.float32
+    np.testing.assert_allclose(nll, by_definition(hidden.astype(jnp.float32)), rtol=1e-5, atol=1e-5)
+    gradient = jax.grad(lambda h: (weights * target_nll(h, head, labels)).sum())(hidden)
+    expected = jax.grad(lambda h: (weights * by_definition(h)).sum())(hidden.astype(jnp.float32))
+    assert gradient.dtype == hidden.dtype
+    np.testing.assert_allclose(gradient.astype(jnp.float32), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_the_head_is_frozen():
+    rng = np.random.default_rng(0)
+    hidden, head = jnp.asarray(rng.normal(size=(3, 8))), jnp.asarray(rng.normal(size=(5, 8)))
+    gradient = jax.grad(lambda head: target_nll(hidden, head, jnp.array([0, 1, 4])).sum())(head)
+    assert not np.any(gradient)
+
+
+def test_token_losses_are_those_of_full_logits(student, two_domains, plain):
+    """Behind the shared prefix, in the order of the targets, and 0 where there is none."""
+    batch = lay_out(two_domains, plan_groups(two_domains, 1), 11, 1, PAD)[0]
+    rows = jax.tree.map(lambda array: array[0], batch.rows)
+    losses = jax.jit(lambda *arrays: token_losses(student.graph, *arrays))(student.adapter, student.base, batch.prefix, rows)
+    expected = plain.losses([two_domains[i] for i in batch.members])
+    for row, weights, right in zip(np.asarray(losses), rows.weights, expected, strict=True):
+        np.testing.assert_allclose(row[weights > 0], right, rtol=1e-4)
+        assert not np.any(row[weights == 0])
+
+
+def test_rows_and_neighbours_do_not_move_dropout(student, two_domains):
+    """An example's masks hang on its number and the step's key alone."""
+    examples = two_domains[:6]
+    groups = plan_groups(examples, 1)
+
+    @jax.jit
+    def losses(adapter, base, prefix, rows, key):
+        return token_losses(student.graph, adapter, base, prefix, rows, (0.3, key)).sum(axis=-1)
+
+    def by_number(chosen, key=7):
+        (batch,) = lay_out([examples[i] for i in chosen], groups, 6, 1, PAD, ids=chosen)
+        rows = jax.tree.map(lambda array: array[0], batch.rows)
+        loss = losses(student.adapter, student.base, batch.prefix, rows, jax.random.key(key))
+        return {number: value for number, value in zip(rows.ids.tolist(), loss.tolist(), strict=True) if number >= 0}
+
+    together = by_number(range(6))
+    assert by_number([4, 1, 2]) | by_number([5, 3, 0]) == pytest.approx(together, rel=1e-5)
+    assert by_number(range(6), key=8) != pytest.approx(together, rel=1e-2)
+    assert by_number(range(6)) == together
+
+
+def test_the_bucket_does_not_move_dropout():
+    keys = {"example_ids": jnp.array([4, 9]), "prefix": 3}
+    short, long = (Dropout.of_step(0.5, jax.random.key(0), length=length, **keys).at(1) for length in (8, 16))
+    x = jnp.ones((3 + 2 * 16, 5))
+    kept = np.asarray(long(x))
+    prefix, rows = kept[:3], kept[3:].reshape(2, 16, 5)
+    np.testing.assert_array_equal(short(x[: 3 + 2 * 8]), np.concatenate([prefix, rows[:, :8].reshape(16, 5)]))

@@ -1,0 +1,129 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from training_helpers import PAD, assert_same, one_group
+
+from kdjax.training import Trainer, lay_out, plan_groups
+from kdjax.training.step import adamw, learning_rate_schedule
+
+
+def test_a_shared_prefix_changes_neither_loss_nor_gradient(two_domains, descent, plain):
+    """Two domains, each behind its own prefix, against no prefix, against full logits over whole rows."""
+    expected = plain(two_domains)
+    groups = plan_groups(two_domains, 1)
+    assert [len(groups[domain].prefix) for domain in "ab"] == [13, 9]
+    assert_same(descent(lay_out(two_domains, groups, 4, 1, PAD)), expected)
+    assert_same(descent(lay_out(two_domains, one_group(two_domains, prefix=0), 4, 1, PAD)), expected)
+
+
+def test_any_cut_gives_the_same_step(two_domains, descent, plain):
+    """One bucket or two, micro-batches full or not, with uneven numbers of targets: a mean of means would differ."""
+    examples = two_domains[:11]
+    expected = plain(examples)
+    in_buckets = lay_out(examples, plan_groups(examples, 2), 4, 1, PAD)
+    assert len({batch.rows.tokens.shape for batch in in_buckets}) == 2
+    one = plan_groups(examples, 1)
+    in_parts = [batch for part in (examples[:1], examples[1:6], examples[6:]) for batch in lay_out(part, one, 4, 1, PAD)]
+    assert [len(batch.members) for batch in in_parts] == [1, 4, 1, 4, 1]
+    assert_same(descent(in_buckets), expected)
+    assert_same(descent(in_parts), expected)
+
+
+def test_padding_cannot_be_seen(two_domains, descent):
+    """Garbage behind a row's end, in unused target slots and in rows of padding changes not one bit."""
+    batches = lay_out(two_domains[:11], plan_groups(two_domains[:11], 1), 4, 1, PAD)
+    rng = np.random.default_rng(0)
+
+    def spoil(rows):
+        def mixed(kept, real, high):
+            return np.where(kept, real, rng.integers(0, high, real.shape).astype(real.dtype))
+
+        length, target = rows.tokens.shape[-1], rows.weights > 0
+        return replace(
+            rows,
+            tokens=mixed((np.arange(length) < rows.lengths[..., None]) & target.any(-1, keepdims=True), rows.tokens, 259),
+            positions=mixed(target, rows.positions, length),
+            labels=mixed(target, rows.labels, 259),
+            ids=mixed(rows.ids >= 0, rows.ids, 50),
+        )
+
+    spoilt = [replace(batch, rows=spoil(batch.rows)) for batch in batches]
+    assert any((one.rows.tokens != other.rows.tokens).any() for one, other in zip(batches, spoilt, strict=True))
+    (loss, gradient), (spoilt_loss, spoilt_gradient) = descent(batches), descent(spoilt)
+    assert loss == spoilt_loss
+    jax.tree.map(np.testing.assert_array_equal, gradient, spoilt_gradient)
+
+
+def test_four_devices_give_the_step_of_one(model_folder, tmp_path, two_domains, plain, compiled):
+    """And without the psum they do not: pmap would give one device's value back, and say nothing."""
+    script = Path(__file__).with_name("step_on_devices.py")
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",  # compiles in half the time
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+    }
+    subprocess.run([sys.executable, script, model_folder, tmp_path / "step.npz"], check=True, env=environment)
+    expected = plain(two_domains[:11])
+    with np.load(tmp_path / "step.npz") as found:
+        assert found["devices"] == 4
+        structure = jax.tree.structure(expected[1])
+        steps = {
+            name: (found[f"{name}/loss"], jax.tree.unflatten(structure, [found[f"{name}/{i}"] for i in range(structure.num_leaves)]))
+            for name in ("summed", "forgotten")
+        }
+    assert_same(steps["summed"], expected)
+    with pytest.raises(AssertionError):
+        assert_same(steps["forgotten"], expected)
+
+
+def test_the_base_stays_and_the_given_adapter_too(student, two_domains):
+    """Each step takes over its state's buffers; the student's own arrays are not among them."""
+    before = jax.tree.map(np.array, (student.base, student.adapter))
+    trainer = Trainer(student.graph, student.base, optax.adamw(0.1), 0.0)
+    state = trainer.init(student.adapter)
+    batches = lay_out(two_domains[:11], plan_groups(two_domains[:11], 1), 4, 1, PAD)
+    for _ in range(2):
+        state, metrics = trainer.step(state, batches, jax.random.key(0))
+    assert state.step == 2 and metrics["tokens"] == sum(len(e.completion_ids) for e in two_domains[:11])
+    jax.tree.map(np.testing.assert_array_equal, before, (student.base, student.adapter))
+    jax.tree.map(np.testing.assert_array_equal, before[0], trainer.base)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), before[1], state.adapter)))
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_the_schedule_rises_then_falls(steps, warmup_ratio):
+    rates = np.array([learning_rate_schedule(2e-3, steps, warmup_ratio)(step) for step in range(steps)])
+    top = max(1, round(steps * warmup_ratio)) - 1  # the last step of the warm-up has the peak
+    assert (rates > 0).all() and rates[top] == pytest.approx(2e-3)
+    np.testing.assert_allclose(rates[: top + 1], 2e-3 * np.arange(1, top + 2) / (top + 1), rtol=1e-5)
+    assert (np.diff(rates[top:]) < 0).all()
+    if steps == 20 and warmup_ratio == 0.1:
+        assert rates[10] == pytest.approx(2e-3 * 0.5 * (1 + np.cos(np.pi * 9 / 19)))  # 9 of 19 steps down
+        assert rates[-1] < 0.01 * 2e-3
+
+
+def test_adamw_clips_then_decays():
+    """Two steps by the formulas of AdamW (arXiv 1711.05101), the gradient's norm clipped to 1, the decay times the rate."""
+    rates, decay, weights = [0.1, 0.05], 0.3, np.array([1.0, -2.0, 4.0])
+    gradients = [np.array([6.0, 0.0, 8.0]), np.array([0.1, 0.2, -0.3])]  # norms 10 and below 1
+    optimizer = adamw(lambda step: jnp.asarray(rates)[step], decay, max_grad_norm=1.0)
+    parameters = {"x": jnp.asarray(weights, jnp.float32)}
+    state = optimizer.init(parameters)
+    first, second = np.zeros(3), np.zeros(3)
+    for t, (rate, gradient) in enumerate(zip(rates, gradients, strict=True), start=1):
+        updates, state = optimizer.update({"x": jnp.asarray(gradient, jnp.float32)}, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        clipped = gradient / max(1.0, np.linalg.norm(gradient))
+        first, second = 0.9 * first + 0.1 * clipped, 0.999 * second + 0.001 * clipped**2
+        adam = (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        weights = weights - rate * (adam + decay * weights)
+        np.testing.assert_allclose(parameters["x"], weights, rtol=1e-4)
