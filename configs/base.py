@@ -74,8 +74,8 @@ def base(name: str) -> ConfigDict:
             buckets=3,  # prompt lengths to compile for
         ),
         generate=create(  # for job="generate"
-            sessions="",  # sessions.jsonl with rows {"id": …, "items": […]}
-            items="",  # items.jsonl with rows {"id": …, "title": …}
+            sessions_file="",  # sessions.jsonl with rows {"id": …, "items": […]}
+            items_file="",  # items.jsonl with rows {"id": …, "title": …}
             domain="",  # whose knowledge stands in the prompt, where the adapter was trained on several domains
         ),
     )

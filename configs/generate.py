@@ -1,7 +1,7 @@
 """Bundles for new sessions from a trained adapter: what a shop runs.
 
     python launch.py --config=configs/generate.py --config.student.adapter=runs/<run>/adapter \\
-        --config.generate.sessions=new/sessions.jsonl --config.generate.items=new/items.jsonl
+        --config.generate.sessions_file=new/sessions.jsonl --config.generate.items_file=new/items.jsonl
 
 sessions.jsonl: {"id": "s1", "items": ["B01", "B02", …]}     items.jsonl: {"id": "B01", "title": "…"}
 

@@ -96,12 +96,17 @@ def read_lora_config(folder: Path) -> LoraConfig:
             raise InputError(f"{path}: init_lora_weights={init!r} is not supported: it belongs to a changed base")
         if config.get("bias", "none") != "none":
             raise InputError(f"{path}: bias={config['bias']!r} is not supported, only 'none'")
+        targets = config["target_modules"]
+        if not isinstance(
+            targets, str
+        ):  # PEFT writes "all-linear" as full paths; `load_adapter` checks which are there
+            targets = sorted({name.rsplit(".", 1)[-1] for name in targets})
         # PEFT's defaults, where a field is absent
         return LoraConfig(
             r=config.get("r", 8),
             lora_alpha=config.get("lora_alpha", 8),
             lora_dropout=config.get("lora_dropout", 0.0),
-            target_modules=config["target_modules"],
+            target_modules=targets,
             use_rslora=config.get("use_rslora", False),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -176,7 +181,7 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
         )
     dtype = str(jax.tree.leaves(base)[0].dtype)
     (folder / "config.json").write_text(
-        json.dumps(config | {"dtype": dtype}, indent=2, sort_keys=True), encoding="utf-8"
+        json.dumps(config | {"dtype": dtype, "torch_dtype": dtype}, indent=2, sort_keys=True), encoding="utf-8"
     )
 
 

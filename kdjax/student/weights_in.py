@@ -41,7 +41,9 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) 
         raise InputError(f"{where}: tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
 
     if extra & set(weights) and not np.array_equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"]):
-        raise InputError(f"{where}: lm_head.weight is not the embedding; set tie_word_embeddings to false in config.json")
+        raise InputError(
+            f"{where}: lm_head.weight is not the embedding; set tie_word_embeddings to false in config.json"
+        )
 
     def fill(path, leaf):
         names = wanted[tuple(key.key for key in path)]

@@ -25,7 +25,7 @@ Base model: `{base}`. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
     vllm serve BASE_MODEL --enable-lora --max-lora-rank {vllm_rank} --lora-modules bundles={folder}
 
     python launch.py --config=configs/generate.py --config.student.adapter={folder} \\
-        --config.generate.sessions=sessions.jsonl --config.generate.items=items.jsonl
+        --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
 
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
 * `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.

@@ -22,7 +22,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
         InputError: a file is missing or broken, or the adapter was trained on another base model.
     """
     check(config)
-    for field in ("sessions", "items"):
+    for field in ("sessions_file", "items_file"):
         if not config.generate[field]:
             raise InputError(
                 f"config.generate.{field} is empty; name the JSONL file (the format is in configs/generate.py)"
@@ -31,7 +31,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
         raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
     trained = _trained_with(Path(config.student.adapter))
     domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
-    sessions = load_new_sessions(config.generate.sessions, config.generate.items)
+    sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
     if resolve(config.student.source).digest != trained["base"]["digest"]:
         raise InputError(
             f"{config.student.adapter} was trained on {trained['base']['source']}, and config.student.source={config.student.source} "

@@ -1,0 +1,41 @@
+"""Whole runs through launch.py, in processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Models, teacher answers and compiled programs of all runs of this test session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def launch(cache):
+    """launch(config, *flags) → the finished process; `start=True` gives it running."""
+
+    def launch(config: str, *flags: str, start: bool = False):
+        command = [sys.executable, "launch.py", f"--config=configs/{config}", *flags]
+        env = os.environ | {"KDJAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+        if start:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        return subprocess.run(command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def finished(launch, tmp_path_factory):
+    """The workdir of a finished smoke run, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "smoke"
+    process = launch("sft_rules.py:smoke", f"--workdir={workdir}")
+    assert process.returncode == 0, process.stderr[-3000:]
+    return workdir, process.stdout

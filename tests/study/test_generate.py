@@ -1,0 +1,82 @@
+"""What others do with a trained adapter: bundles for new sessions, PEFT, golden outputs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from kdjax.student import load_student
+
+
+@pytest.fixture
+def shop(tmp_path):
+    items = [{"id": f"B{i}", "title": f"thing {i}"} for i in range(14)]
+    sessions = [{"id": "s1", "items": ["B1", "B2", "B3"]}, {"id": "s2", "items": [f"B{i}" for i in range(13)]}]
+    for name, rows in (("items", items), ("sessions", sessions)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def flags(shop, adapter):
+    return [
+        f"--workdir={shop / 'out'}",
+        f"--config.student.adapter={adapter}",
+        f"--config.generate.sessions_file={shop / 'sessions.jsonl'}",
+        f"--config.generate.items_file={shop / 'items.jsonl'}",
+    ]
+
+
+def test_bundles_of_new_sessions_are_items_of_the_session(finished, launch, shop):
+    process = launch("generate.py:smoke", *flags(shop, finished[0] / "adapter"))
+    assert process.returncode == 0, process.stderr[-3000:]
+    rows = [json.loads(line) for line in (shop / "out" / "bundles.jsonl").open()]
+    assert [row["session_id"] for row in rows] == ["s1", "s2"]
+    assert {item for bundle in rows[0]["bundles"] for item in bundle} <= {"B1", "B2", "B3"}
+    assert all(row["valid"] and all(len(set(bundle)) == len(bundle) >= 2 for bundle in row["bundles"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda shop, adapter: (shop / "items.jsonl").write_text('{"id": "B1", "title": "x"}'), "B2"),
+        (lambda shop, adapter: (shop / "sessions.jsonl").unlink(), "sessions.jsonl"),
+        (lambda shop, adapter: (adapter / "kdjax.json").unlink(), "kdjax.json"),
+        (lambda shop, adapter: (adapter / "adapter_model.safetensors").write_bytes(b"torn"), "safetensors"),
+        (lambda shop, adapter: edit(adapter / "kdjax.json", {"base": {"source": "x", "digest": "0"}}), "other weights"),
+    ],
+    ids=["item", "sessions", "description", "adapter", "base"],
+)
+def test_bad_input_names_what_is_wrong(finished, launch, shop, tmp_path, change, message):
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(finished[0] / "adapter", adapter)
+    change(shop, adapter)
+    process = launch("generate.py:smoke", *flags(shop, adapter))
+    assert process.returncode and message in process.stderr and "Traceback" not in process.stderr
+
+
+def edit(path, fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_peft_gives_the_same_logits_and_the_golden_outputs(finished, cache, monkeypatch):
+    torch = pytest.importorskip("torch")
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    monkeypatch.setenv("KDJAX_CACHE", str(cache))
+    torch.set_num_threads(1)
+    adapter = finished[0] / "adapter"
+    student = load_student("tiny-random", adapter=adapter)
+    golden = json.loads((adapter / "golden.json").read_text())
+    base = transformers.AutoModelForCausalLM.from_pretrained(student.files.folder, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, adapter).eval()
+    ids = torch.tensor([golden["prompt_ids"]])
+    with torch.no_grad():
+        logits = model(ids).logits.numpy()
+        greedy = model.generate(ids, max_new_tokens=len(golden["greedy_ids"]), do_sample=False, pad_token_id=2)
+    np.testing.assert_allclose(np.asarray(student.logits(ids.numpy())), logits, atol=1e-4)
+    first = golden["first_logits"]
+    np.testing.assert_allclose(logits[0, -1][first["ids"]], first["values"], atol=1e-4)
+    assert greedy[0, ids.shape[1] :].tolist() == golden["greedy_ids"]
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(adapter)
+    assert tokenizer.encode(golden["prompt"], add_special_tokens=False) == golden["prompt_ids"]

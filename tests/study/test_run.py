@@ -1,0 +1,186 @@
+"""The main job through launch.py: its artifacts, its errors, and going on after a kill."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax.evaluation import score
+
+
+def rows(path):
+    return [json.loads(line) for line in path.open()]
+
+
+def test_artifacts_are_there_and_agree(finished):
+    workdir, printed = finished
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    predictions = rows(workdir / "predictions.jsonl")
+    for group, values in score([r["predicted"] for r in predictions], [r["truth"] for r in predictions]).items():
+        assert metrics["test"][group] == pytest.approx(values)
+    before = rows(workdir / "predictions_before.jsonl")
+    for group, values in score([r["predicted"] for r in before], [r["truth"] for r in before]).items():
+        assert metrics["test"]["before"][group] == pytest.approx(values)
+    assert metrics["test"]["n"] == len(predictions) == 8
+    assert metrics["domains"]["demo"]["strict"] == metrics["test"]["strict"]
+    assert metrics["train"]["steps"] == 4 and metrics["train"]["examples"] == 32
+    assert 0 < metrics["train"]["target_tokens"] < metrics["train"]["real_tokens"]
+    assert "⟦[[" in printed and "whole session" in printed and "synthetic" in printed
+    assert (workdir / "report.html").stat().st_size > 10_000
+    assert {"distil", "train", "evaluate"} <= metrics["time"].keys()
+
+
+def test_what_is_trained_on_is_written_and_comes_from_training_sessions(finished):
+    workdir, _ = finished
+    from kdjax.data import load_domain
+
+    train = {session.id: session for session in load_domain("demo", "", "demo").splits["train"]}
+    examples = rows(workdir / "examples" / "train.jsonl")
+    assert {row["session_id"] for row in examples} == train.keys()
+    for row in examples:
+        assert all(title in row["prompt"] for title in train[row["session_id"]].titles)
+        assert row["completion"].endswith("]]<|im_end|>")
+    for card in rows(workdir / "knowledge" / "demo" / "rules.jsonl"):
+        assert card["text"] in examples[0]["prompt"] and set(card["sessions"]) <= train.keys()
+
+
+def test_the_answers_are_valid_under_the_items_constraint(finished):
+    workdir, _ = finished
+    assert all(row["valid"] for row in rows(workdir / "predictions.jsonl"))
+
+
+def test_running_it_again_does_nothing_and_shows_the_table(finished, launch):
+    workdir, _ = finished
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in workdir.rglob("*")
+        if path.is_file() and "tensorboard" not in path.parts
+    }
+    again = launch("sft_rules.py:smoke", f"--workdir={workdir}")
+    assert again.returncode == 0 and "student, after fine-tuning" in again.stdout and "train step" not in again.stdout
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert {path for path in before if before[path] != after[path]} <= {workdir / "log.jsonl"}
+
+
+def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
+    """Killed (SIGKILL) between two checkpoints, in the second of four steps."""
+    workdir, flags = tmp_path / "killed", ["--config.train.checkpoint_every=1"]
+    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags, start=True)
+    for line in process.stdout:
+        if line.startswith("train step 1/4"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not (workdir / "metrics.json").exists()
+    continued = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags)
+    assert continued.returncode == 0, continued.stderr[-3000:]
+    whole, parts = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (finished[0], workdir))
+    assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
+def test_another_config_may_not_use_the_folder(finished, launch):
+    workdir, _ = finished
+    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", "--config.seed=1")
+    assert process.returncode and "config.seed: 0 → 1" in process.stderr
+
+
+def bad_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    return [f"--config.student.source={tmp_path}"]
+
+
+def bad_data(tmp_path):
+    (tmp_path / "shop").mkdir()
+    return ["--config.data.source=bundlerec", f"--config.data.root={tmp_path}", "--config.data.domains=('shop',)"]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (lambda _: ["--config.train.lerning_rate=1"], 'Did you mean "learning_rate"'),
+        (lambda _: ["--config.train.epochs=many"], "many"),
+        (bad_model, "no *.safetensors"),
+        (bad_data, "session_item.csv"),
+        (lambda _: ["--config.train.max_length=100"], "train.max_length=100"),
+        (lambda _: ["--config.job=bake"], "run, generate"),
+        (lambda _: ["surplus"], "surplus"),
+    ],
+    ids=["field", "type", "model", "data", "length", "job", "argument"],
+)
+def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message):
+    workdir = tmp_path / "run"
+    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags(tmp_path))
+    assert process.returncode != 0 and message in process.stderr
+    assert process.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in process.stderr
+    assert not workdir.exists()
+
+
+def test_a_folder_that_is_no_run_is_left_alone(launch, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path}")
+    assert process.returncode and "not a run" in process.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("config", ["sft_patterns.py:smoke", "sft_thoughts.py:smoke"])
+def test_the_other_formats_run(launch, tmp_path, config):
+    process = launch(config, f"--workdir={tmp_path / 'run'}", "--config.train.max_steps=1")
+    assert process.returncode == 0, process.stderr[-3000:]
+    example = rows(tmp_path / "run" / "examples" / "train.jsonl")[0]
+    if "thoughts" in config:
+        assert "Bundles: [[" in example["completion"]
+        assert all("Bundles:" in row["text"] and row["valid"] for row in rows(tmp_path / "run" / "predictions.jsonl"))
+    else:
+        assert "Often bundled together:" in example["prompt"]
+
+
+def test_two_domains_are_trained_together_and_scored_apart(launch, tmp_path):
+    root = tmp_path / "data"
+    for name, word in (("books", "novel"), ("tools", "hammer")):
+        write_domain(root / name, word)
+    flags = [
+        "--config.data.source=jsonl",
+        f"--config.data.root={root}",
+        "--config.data.domains=('books','tools')",
+        "--config.train.max_steps=1",
+    ]
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["domains"].keys() == {"books", "tools"}
+    assert metrics["test"]["n"] == sum(result["n"] for result in metrics["domains"].values())
+
+
+def write_domain(folder, word):
+    folder.mkdir(parents=True)
+    items = [
+        {
+            "id": f"i{i}",
+            "title": f"{word} number {i % 7} in {'red' if i % 2 else 'blue'}",
+            "categories": [["Shop", word]],
+        }
+        for i in range(40)
+    ]
+    sessions = [
+        {
+            "id": f"s{i}",
+            "items": [f"i{i}", f"i{i + 1}", f"i{i + 2}"],
+            "bundles": [[f"i{i}", f"i{i + 2}"]],
+            "intents": ["same colour"],
+        }
+        for i in range(30)
+    ]
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    (folder / "sessions.jsonl").write_text("\n".join(map(json.dumps, sessions)))
+
+
+def test_without_training_the_student_is_scored_as_it_is(launch, tmp_path):
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.train.max_steps=0")
+    assert process.returncode == 0, process.stderr[-3000:]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "before" not in metrics["test"] and not (tmp_path / "run" / "checkpoints").exists()
+    shutil.rmtree(tmp_path / "run")

@@ -1,0 +1,55 @@
+"""The config is judged as a whole before anything is read."""
+
+import pytest
+
+from configs.base import base
+from kdjax.errors import InputError
+from kdjax.study.settings import check, config_hash, default_workdir, differences, lora_config
+
+
+def test_the_default_is_valid():
+    check(base("x"))
+
+
+@pytest.mark.parametrize(
+    "field, value, names",
+    [
+        ("parallel", "mesh", "pmap"),
+        ("teacher.kind", "gpt", "annotations"),
+        ("knowledge.strategy", "best", "diversity"),
+        ("knowledge.formats", ("rule",), "rules"),
+        ("knowledge.formats", ("rules", "rules"), "twice"),
+        ("eval.constraint", "xml", "items"),
+        ("data.domains", (), "empty"),
+        ("train.batch_size", 0, "at least 1"),
+        ("train.max_steps", -2, "at least -1"),
+        ("student.dtype", "float16", "bfloat16"),
+        ("student.quantization", "int8", "None"),
+        ("lora.r", 0, "at least 1"),
+        ("lora.target_modules", "q_prj", "q_proj"),
+    ],
+)
+def test_a_wrong_value_names_its_field_and_what_is_valid(field, value, names):
+    config = base("x")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=names) as error:
+        check(config)
+    assert field.split(".")[-1] in str(error.value)
+
+
+def test_another_config_is_another_hash_and_another_folder():
+    one, other = base("x"), base("x")
+    assert config_hash(one) == config_hash(other)
+    other.train.epochs += 1
+    assert config_hash(one) != config_hash(other)
+    assert default_workdir(one).startswith("runs/x-") and default_workdir(one) != default_workdir(other)
+
+
+def test_differences_name_fields_and_both_values():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 → 3", "d: None → 4"]
+
+
+def test_target_modules_may_be_written_with_commas():
+    config = base("x")
+    config.lora.target_modules = "q_proj, v_proj"
+    assert lora_config(config).modules() == ("q_proj", "v_proj")
