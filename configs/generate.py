@@ -15,6 +15,7 @@ from configs.base import base
 def get_config(arg: str = ""):
     config = base("generate")
     config.job = "generate"
+    config.eval.constraint = "items"  # a shop has no use for an invalid answer
     if arg == "smoke":
         config.name = "generate_smoke"
         config.student.source = "tiny-random"
