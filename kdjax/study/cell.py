@@ -20,7 +20,7 @@ from kdjax.study.export import export_adapter
 from kdjax.study.scores import prediction_rows, results, strict_scores
 from kdjax.study.settings import check, config_hash, lora_config, train_settings
 from kdjax.study.workdir import claim, record, record_devices, stage, stage_seconds
-from kdjax.training import Training, preview
+from kdjax.training import Training, preview, replicate
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -78,6 +78,7 @@ class Cell:
             dtype=settings.dtype,
             seed=self.config.seed,
         )
+        student.base = replicate(student.base)  # once: training and generation find it in place
         record_devices(self.folder)
         return student
 

@@ -3,6 +3,7 @@
 from kdjax.training.batches import Rows, bucket_edges, lay_out, plan_groups
 from kdjax.training.loop import Training, TrainSettings, preview
 from kdjax.training.loss import target_nll, token_losses
+from kdjax.training.placement import replicate
 from kdjax.training.step import Trainer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "lay_out",
     "plan_groups",
     "preview",
+    "replicate",
     "target_nll",
     "token_losses",
 ]

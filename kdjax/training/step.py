@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kdjax.training.batches import MicroBatch
 from kdjax.training.loss import token_losses
-
-AXIS = "data"
+from kdjax.training.placement import AXIS, replicate, replicated
 
 
 @jax.tree_util.register_dataclass
@@ -44,12 +43,8 @@ class Trainer:
 
     def __init__(self, graph: nnx.GraphDef, base: dict, optimizer: optax.GradientTransformation, dropout_rate: float):
         self.devices = jax.local_device_count()
-        mesh = jax.make_mesh(
-            (self.devices,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.local_devices()
-        )
-        self._replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         self._optimizer = optimizer
-        self.base = self.place(base)
+        self.base = replicate(base)
 
         def accumulate(adapter, base, prefix, rows, key, totals):
             def summed(adapter):
@@ -64,18 +59,14 @@ class Trainer:
         )
         self._zeros = jax.jit(
             lambda adapter: Totals(jax.tree.map(jnp.zeros_like, adapter), jnp.zeros(()), jnp.zeros(())),
-            out_shardings=self._replicated,
+            out_shardings=replicated(),
         )
         self._update = jax.jit(self._apply, donate_argnums=0)
-
-    def place(self, tree):
-        """Put a replicated copy of `tree` on every device."""
-        return jax.device_put(tree, self._replicated)
 
     def init(self, adapter: dict) -> TrainState:
         """The state before the first step; a copy, since each step takes over the buffers of the state it is given."""
         adapter = jax.tree.map(jnp.copy, adapter)
-        return self.place(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
+        return replicate(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
 
     def step(
         self, state: TrainState, batches: list[MicroBatch], key: PRNGKeyArray
