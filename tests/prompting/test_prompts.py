@@ -80,10 +80,10 @@ def example_of(session_id: str, length: int) -> Example:
 
 
 def test_check_lengths_names_the_longest_session():
-    examples = [example_of("a", 10), example_of("b", 14), example_of("c", 12)]
+    examples = [example_of("a", 10), example_of("c", 12), example_of("b", 14), example_of("d", 13)]
     check_lengths(examples, 14)
     check_lengths([], 1)
-    with pytest.raises(InputError, match=r"^2 of 3 examples exceed train\.max_length=11 .* session food/b with 14"):
+    with pytest.raises(InputError, match=r"^3 of 4 examples exceed train\.max_length=11 .* session food/b with 14"):
         check_lengths(examples, 11)
 
 

@@ -64,7 +64,9 @@ def hf_weights(vocab_size: int, tied: bool = True, seed: int = 0) -> dict[str, n
 
 def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     """The reordering of q and k rows that llama.cpp's convert_hf_to_gguf.py does (LlamaModel.permute)."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    return (
+        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    )
 
 
 def write_gguf(

@@ -12,7 +12,7 @@ from gguf_helpers import (
     hf_weights,
     write_gguf,
 )
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
 from kdjax.errors import InputError
 from kdjax.sources import load_tokenizer, open_weights, read_config, resolve
@@ -226,8 +226,6 @@ def test_an_unexpected_tensor_is_named(tmp_path, tokenizer, weights):
 
 def test_rope_factors_as_a_tensor_are_refused(tmp_path, tokenizer, weights):
     """Llama 3.1 files carry their scaling as a tensor, and say nothing of it in the metadata."""
-    path = write_gguf(
-        tmp_path / "scaled.gguf", weights | {"rope_freqs.weight": np.ones(8, np.float32)}, tokenizer
-    )
+    path = write_gguf(tmp_path / "scaled.gguf", weights | {"rope_freqs.weight": np.ones(8, np.float32)}, tokenizer)
     with pytest.raises(InputError, match="rope scaling"):
         read_config(resolve(str(path)))

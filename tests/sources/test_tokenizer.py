@@ -90,7 +90,12 @@ def test_ids_do_not_depend_on_padding_and_truncation_in_the_file(tmp_path):
 @pytest.mark.parametrize("generate", [True, False])
 @pytest.mark.parametrize(
     ("family", "name"),
-    [(family, name) for family in TEMPLATES for name in CONVERSATIONS if (family, name) != ("no system", "system and user")],
+    [
+        (family, name)
+        for family in TEMPLATES
+        for name in CONVERSATIONS
+        if (family, name) != ("no system", "system and user")
+    ],
 )
 def test_render_equals_apply_chat_template(family, name, generate, tmp_path):
     transformers = pytest.importorskip("transformers")
@@ -112,7 +117,9 @@ def test_a_template_without_system_role_gets_it_in_the_first_user_message(tmp_pa
     assert json.dumps(messages) == before, "the caller's messages were changed"
 
 
-@pytest.mark.parametrize("roles", [("assistant", "user"), ("user", "user"), ("system", "assistant", "user"), ("system",)])
+@pytest.mark.parametrize(
+    "roles", [("assistant", "user"), ("user", "user"), ("system", "assistant", "user"), ("system",)]
+)
 def test_a_conversation_that_the_template_refuses_is_an_input_error(roles, tmp_path):
     tokenizer = read_tokenizer(write_byte_level(tmp_path, "no system"))
     with pytest.raises(InputError, match=r"chat template refuses the conversation"):
@@ -137,7 +144,9 @@ def test_bos_is_not_doubled(family, tmp_path):
 
 def test_a_prompt_does_not_change_with_the_calendar(tmp_path):
     template = "{% if strftime_now is defined %}{{ strftime_now('%d') }}{% else %}26 Jul 2024{% endif %}"
-    assert read_tokenizer(write_byte_level(tmp_path, chat_template=template)).render(conversation("user")) == "26 Jul 2024"
+    assert (
+        read_tokenizer(write_byte_level(tmp_path, chat_template=template)).render(conversation("user")) == "26 Jul 2024"
+    )
 
 
 def test_a_template_file_and_named_templates(tmp_path):

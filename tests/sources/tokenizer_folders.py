@@ -6,12 +6,17 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
 
-CHATML = (
-    "{% for message in messages %}{% if loop.first and message.role != 'system' %}"
-    "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+# Lines and indentation around the blocks: they are not part of the text (trim_blocks, lstrip_blocks).
+CHATML = """{% for message in messages %}
+    {% if loop.first and message.role != 'system' %}
+{{ '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}
+    {%- endif %}
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}
+{% endfor %}
+{% if add_generation_prompt %}
+    {{ '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
 LLAMA3 = """{{- bos_token }}
 {%- if not date_string is defined %}
     {%- if strftime_now is defined and false %}
@@ -63,7 +68,9 @@ def write_byte_level(folder: Path, family: str = "chatml", **settings) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.add_tokens([AddedToken("<tool call>", normalized=False), AddedToken("naïve token", normalized=False)])
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{special[0]} $A", special_tokens=[(special[0], 0)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{special[0]} $A", special_tokens=[(special[0], 0)]
+    )
     defaults = {"chat_template": TEMPLATES[family], "bos_token": special[0], "eos_token": special[-1]}
     return _write(folder, tokenizer, defaults | settings)
 

@@ -39,7 +39,7 @@ def save_llama(folder: Path, *, dtype=torch.float32, max_shard_size: str = "5GB"
             if parameter.ndim == 1:
                 parameter.uniform_(0.5, 1.5)
             else:
-                parameter.normal_(0, 1.5 * parameter.shape[-1] ** -0.5 if "embed" not in name else 1.0)
+                parameter.normal_(0, 0.3 if "embed" in name or "head" in name else 1.5 * parameter.shape[-1] ** -0.5)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     return folder
 

@@ -128,6 +128,15 @@ def test_another_adapter_replaces_rank_and_targets(student, saved, tiny_folder):
     np.testing.assert_array_equal(student.logits(TOKENS), other.logits(TOKENS))
 
 
+@pytest.mark.parametrize("path", ["self_attn.{}", "model.layers.{layer}.self_attn.{}"])
+def test_target_modules_as_paths(student, folder, tiny_folder, path):
+    """PEFT saves "all-linear" as the full path of each map, and matches any suffix."""
+    targets = [path.format(name, layer=layer) for name in ("q_proj", "v_proj") for layer in (0, 1)]
+    change_config(folder, target_modules=[*targets, "down_proj"])
+    again = load_student(str(tiny_folder), adapter=folder)
+    jax.tree.map(np.testing.assert_array_equal, student.adapter, again.adapter)
+
+
 def test_fields_that_peft_may_leave_out_have_its_defaults(folder):
     change_config(folder, r=..., lora_alpha=..., lora_dropout=..., use_rslora=..., bias=..., rank_pattern=...)
     lora = adapters.read_lora_config(folder)

@@ -64,7 +64,10 @@ def test_llama3_scaling_changes_these_logits(tmp_path):
         {"rope_theta": 500.0, "rope_scaling": None},
         {"rope_theta": 500.0, "rope_scaling": {k: v for k, v in LLAMA3.items() if k != "rope_theta"}},
         # transformers takes max_position_embeddings where the original length is not said
-        {"rope_scaling": {k: v for k, v in LLAMA3.items() if not k.startswith("original")}, "max_position_embeddings": 32},
+        {
+            "rope_scaling": {k: v for k, v in LLAMA3.items() if not k.startswith("original")},
+            "max_position_embeddings": 32,
+        },
     ],
     ids=["theta", "no-scaling", "llama3", "llama3-no-length"],
 )

@@ -116,14 +116,24 @@ RATE, PREFIX, LENGTH, FEATURES = 0.25, 5, 16, 64
 
 def masks(ids, prefix=PREFIX, length=LENGTH, key=KEY, layer=0, place=0):
     """(prefix's mask [prefix, features], examples' masks [batch, length, features]) of one linear map."""
-    dropout = Dropout.of_step(RATE, key, jnp.array(ids), prefix, length).at(layer).at(place)
-    kept = np.asarray(dropout(jnp.ones((prefix + len(ids) * length, FEATURES))))
+    kept = np.asarray(_kept(jnp.array(ids), key, layer, place, prefix, length))
     return kept[:prefix], kept[prefix:].reshape(len(ids), length, FEATURES)
+
+
+@jax.jit(static_argnums=(4, 5))
+def _kept(ids, key, layer, place, prefix, length):
+    dropout = Dropout.of_step(RATE, key, ids, prefix, length).at(layer).at(place)
+    return dropout(jnp.ones((prefix + len(ids) * length, FEATURES)))
 
 
 def test_an_examples_mask_depends_on_the_example_alone():
     shared, (first, second, third) = masks([7, 0, 3])
-    for ids, example, mask in (([3, 9], 0, third), ([0], 0, second), ([1, 2, 4, 7], 3, first), ([7, -1, -1], 0, first)):
+    for ids, example, mask in (
+        ([3, 9, 1], 0, third),
+        ([5, 3, 0], 2, second),
+        ([1, 2, 7], 2, first),
+        ([7, -1, -1], 0, first),
+    ):
         other_shared, others = masks(ids)
         np.testing.assert_array_equal(others[example], mask)
         np.testing.assert_array_equal(other_shared, shared)
@@ -132,9 +142,9 @@ def test_an_examples_mask_depends_on_the_example_alone():
 
 
 def test_padding_does_not_change_a_mask():
-    _, (short,) = masks([7])
-    _, (long,) = masks([7], length=2 * LENGTH)
-    np.testing.assert_array_equal(long[:LENGTH], short)
+    _, short = masks([7, 0, 3])
+    _, long = masks([7, 0, 3], length=2 * LENGTH)
+    np.testing.assert_array_equal(long[:, :LENGTH], short)
 
 
 def test_the_prefix_has_a_mask_of_its_own_that_all_examples_share():
@@ -149,10 +159,21 @@ def test_the_prefix_has_a_mask_of_its_own_that_all_examples_share():
 
 @pytest.mark.parametrize("other", [{"layer": 1}, {"place": 3}, {"key": jax.random.key(1)}])
 def test_layers_linear_maps_and_steps_draw_anew(other):
-    shared, examples = masks([0, 1])
-    other_shared, other_examples = masks([0, 1], **other)
+    shared, examples = masks([0, 1, 2])
+    other_shared, other_examples = masks([0, 1, 2], **other)
     assert not np.array_equal(shared, other_shared)
     assert not np.array_equal(examples, other_examples)
+
+
+def test_the_decoder_asks_for_each_layers_and_each_maps_own_mask(tiny_folder, monkeypatch):
+    student = load_student(str(tiny_folder), lora=LoraConfig(r=2))
+    asked, at = [], Dropout.at
+    monkeypatch.setattr(Dropout, "at", lambda self, place: (asked.append(place), at(self, place))[1])
+    masks = Dropout.of_step(RATE, KEY, jnp.arange(2), 0, TOKENS.shape[1])
+    jax.eval_shape(lambda tokens: student.merge(student.adapter, student.base)(tokens, None, masks), TOKENS)
+    maps = {place for place in asked if isinstance(place, int)}
+    assert maps == set(range(len(LINEAR_NAMES)))
+    assert any(isinstance(place, jax.core.Tracer) for place in asked), "the layer's number, known inside the scan"
 
 
 def test_the_rate_is_right_and_what_is_kept_is_scaled_up():
@@ -181,5 +202,5 @@ def test_dropout_in_the_decoder(tiny, tiny_folder):
     assert np.abs(of(1, 2) - of(1, 2, key=jax.random.key(1))).max() > 0.01
     zero = jax.tree.map_with_path(lambda path, x: x * (path[-1].key == "lora_A"), student.adapter)
     np.testing.assert_array_equal(of(1, 2, adapter=zero), of(1, 2, adapter=zero, key=jax.random.key(1)))
-    plain = tiny.merge(tiny.adapter, tiny.base)(jnp.asarray(np.stack([rows[1], rows[2]])), prefix)
+    plain = jax.jit(tiny.merge(tiny.adapter, tiny.base).__call__)(np.stack([rows[1], rows[2]]), prefix)
     np.testing.assert_allclose(of(1, 2, adapter=zero), plain, atol=1e-5)

@@ -48,11 +48,12 @@ def torch_gradients(model, rows: Rows, prefix: np.ndarray) -> tuple[float, dict[
     return float(total.detach()), {name: gradient.numpy() for name, gradient in names.items()}
 
 
-@pytest.mark.parametrize("size", [0, PREFIX])
+ALL = LoraConfig(r=4, lora_alpha=16)
+SOME = LoraConfig(r=3, lora_alpha=2, target_modules=["q_proj", "down_proj"], use_rslora=True)
+
+
 @pytest.mark.parametrize(
-    "lora",
-    [LoraConfig(r=4, lora_alpha=16), LoraConfig(r=3, lora_alpha=2, target_modules=["q_proj", "down_proj"], use_rslora=True)],
-    ids=["all-linear", "rslora-subset"],
+    ("lora", "size"), [(ALL, 0), (ALL, PREFIX), (SOME, PREFIX)], ids=["all-plain", "all-prefix", "rslora-subset-prefix"]
 )
 def test_gradients_equal_pefts(llama_folder, tmp_path, rows, lora, size):
     student = trained_student(llama_folder, lora)

@@ -19,6 +19,8 @@ sys.exit(f"imported: {sorted(found)}" if found else 0)
 
 def test_a_student_imports_no_torch(tiny_folder, tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tiny_folder), str(tmp_path / "out")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

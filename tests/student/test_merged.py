@@ -1,0 +1,121 @@
+"""A merged folder is an ordinary Hugging Face model that says what base + adapter say."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from students import trained_student
+
+from kdjax.student import LoraConfig, adapters, load_student
+
+LORA = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "o_proj", "down_proj"])
+TOKENS = np.random.default_rng(0).integers(3, 259, (2, 70)).astype(np.int32)
+
+
+def test_the_update_is_added_to_the_adapted_maps_alone(tiny_folder, tmp_path):
+    student = trained_student(tiny_folder, LORA)
+    student.save_merged(tmp_path)
+    before, after = load_file(tiny_folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert set(before) == set(after)
+    for name in before:
+        if not any(module in name for module in LORA.target_modules):
+            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    q = student.adapter["layers"]["self_attn"]["q_proj"]
+    name = "model.layers.1.self_attn.q_proj.weight"
+    expected = before[name] + 4.0 * np.asarray(q["lora_B"][1]) @ np.asarray(q["lora_A"][1])
+    np.testing.assert_allclose(after[name], expected, atol=1e-6)
+
+
+def test_a_merged_student_reads_back(tiny_folder, tmp_path):
+    student = trained_student(tiny_folder, LORA)
+    student.save_merged(tmp_path)
+    merged = load_student(str(tmp_path))
+    np.testing.assert_allclose(merged.logits(TOKENS), student.logits(TOKENS), atol=1e-4)
+    text = "<|im_start|>user\n1. Café mug<|im_end|>"
+    assert merged.tokenizer.encode(text) == student.tokenizer.encode(text)
+
+
+def test_without_an_adapter_the_base_is_written(tiny, tiny_folder, tmp_path):
+    tiny.save_merged(tmp_path)
+    before, after = load_file(tiny_folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert set(before) == set(after)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 20_000, 100_000])
+def test_shards_hold_the_same_tensors(tiny_folder, tmp_path, monkeypatch, shard_bytes):
+    student = trained_student(tiny_folder, LORA)
+    student.save_merged(tmp_path / "whole")
+    monkeypatch.setattr(adapters, "SHARD_BYTES", shard_bytes)
+    student.save_merged(tmp_path / "sharded")
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    shards = {path.name: load_file(path) for path in (tmp_path / "sharded").glob("*.safetensors")}
+    assert set(index["weight_map"].values()) == set(shards)
+    assert len(shards) > 1
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in whole.values())
+    assert sorted(name for shard in shards.values() for name in shard) == sorted(whole)
+    for name, tensor in whole.items():
+        np.testing.assert_array_equal(shards[index["weight_map"][name]][name], tensor)
+    for shard in shards.values():  # a shard is larger only where one tensor alone is
+        assert len(shard) == 1 or sum(tensor.nbytes for tensor in shard.values()) <= shard_bytes
+
+
+@pytest.mark.parametrize(
+    ("changes", "shard_bytes"),
+    [({}, None), ({"tie_word_embeddings": False}, None), ({}, 50_000)],
+    ids=["tied", "untied", "sharded"],
+)
+def test_transformers_loads_the_merged_folder(tmp_path, monkeypatch, changes, shard_bytes):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from llamas import reference, reference_logits, save_llama
+    from transformers import AutoTokenizer
+
+    student = trained_student(save_llama(tmp_path / "base", **changes), LORA)
+    if shard_bytes:
+        monkeypatch.setattr(adapters, "SHARD_BYTES", shard_bytes)
+    student.save_merged(tmp_path / "merged")
+    expected = np.asarray(student.logits(TOKENS))
+    assert np.abs(reference_logits(reference(tmp_path / "merged"), TOKENS) - expected).max() < 1e-4
+    assert np.abs(reference_logits(reference(tmp_path / "base"), TOKENS) - expected).max() > 0.1
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    messages = [{"role": "user", "content": "1. Café mug"}]
+    assert theirs.apply_chat_template(messages, tokenize=False) == student.tokenizer.render(messages, False)
+
+
+def test_a_bfloat16_base_is_merged_in_float32_and_written_as_bfloat16(tiny_folder, tmp_path):
+    student = load_student(str(tiny_folder), lora=LORA, dtype="bfloat16")
+    student.adapter = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.03, jnp.float32), student.adapter)
+    student.save_merged(tmp_path)
+    name = "model.layers.0.mlp.down_proj.weight"
+    written = load_file(tmp_path / "model.safetensors")[name]
+    assert written.dtype == jnp.bfloat16
+    base = np.asarray(student.base["layers"]["mlp"]["down_proj"]["weight"][0]).astype(np.float32)
+    expected = (base + np.float32(4.0 * 4 * 0.03 * 0.03)).astype(jnp.bfloat16)
+    assert (written == expected).mean() > 0.999  # but for a tie in rounding
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == "bfloat16"  # the newer and the older name
+
+
+@pytest.mark.real
+def test_the_real_model_is_merged_into_an_ordinary_folder(tmp_path):
+    """From GGUF to a folder: weights, config, tokenizer and chat template."""
+    from llamas import reference, reference_logits
+    from transformers import AutoTokenizer
+
+    from kdjax.sources import DEFAULT_MODEL
+
+    student = trained_student(DEFAULT_MODEL, LORA)
+    student.save_merged(tmp_path)
+    tokens = np.random.default_rng(0).integers(20, 49_000, (1, 128))
+    assert np.abs(reference_logits(reference(tmp_path), tokens) - np.asarray(student.logits(tokens))).max() < 1e-3
+    messages = [{"role": "system", "content": "Group."}, {"role": "user", "content": "1. Café mug 300 ml"}]
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    text = student.tokenizer.render(messages)
+    assert theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == text
+    assert theirs(text, add_special_tokens=False)["input_ids"] == student.tokenizer.encode(text)

@@ -1,0 +1,92 @@
+"""An adapter means the same to PEFT as to the student, in both directions."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import peft
+import torch
+from llamas import TOKENS, reference, reference_logits
+from students import trained_student
+
+from kdjax.student import LoraConfig, load_student
+
+SETTINGS = [
+    {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"},
+    {"r": 3, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"], "use_rslora": True},
+]
+IDS = ["all-linear", "rslora-subset"]
+
+
+def largest_difference(student, model) -> float:
+    return np.abs(np.asarray(student.logits(TOKENS)) - reference_logits(model.eval(), TOKENS)).max()
+
+
+@pytest.fixture(scope="module")
+def base_logits(llama_folder):
+    return reference_logits(reference(llama_folder), TOKENS)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
+def test_our_adapter_in_peft(llama_folder, tmp_path, base_logits, settings):
+    student = trained_student(llama_folder, LoraConfig(**settings))
+    student.save_adapter(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # PEFT warns, and no more, of keys that it misses or does not know
+        model = peft.PeftModel.from_pretrained(reference(llama_folder), tmp_path)
+    assert largest_difference(student, model) < 1e-4
+    assert np.abs(np.asarray(student.logits(TOKENS)) - base_logits).max() > 0.1, "the adapter does nothing"
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
+def test_pefts_adapter_in_the_student(llama_folder, tmp_path, base_logits, settings):
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **settings)
+    torch.manual_seed(0)
+    model = peft.get_peft_model(reference(llama_folder), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    model.save_pretrained(tmp_path)
+    student = load_student(str(llama_folder), adapter=tmp_path)
+    assert largest_difference(student, model) < 1e-4
+    assert np.abs(np.asarray(student.logits(TOKENS)) - base_logits).max() > 0.1, "the adapter does nothing"
+
+
+def test_a_bfloat16_adapter_is_read_as_float32(llama_folder, tmp_path):
+    model = peft.get_peft_model(
+        reference(llama_folder), peft.LoraConfig(init_lora_weights=False, target_modules=["q_proj"])
+    )
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            parameter.data = parameter.data.bfloat16()
+    model.save_pretrained(tmp_path)
+    student = load_student(str(llama_folder), adapter=tmp_path)
+    assert student.adapter["layers"]["self_attn"]["q_proj"]["lora_A"].dtype == np.float32
+    assert largest_difference(student, peft.PeftModel.from_pretrained(reference(llama_folder), tmp_path)) < 1e-4
+
+
+def test_the_initial_bound_is_pefts(llama_folder):
+    """The two draws differ; the ranges that they are drawn from do not."""
+    ours = load_student(str(llama_folder), lora=LoraConfig(r=64)).adapter["layers"]["mlp"]["down_proj"]
+    model = peft.get_peft_model(reference(llama_folder), peft.LoraConfig(r=64, target_modules=["down_proj"]))
+    theirs = [p for name, p in model.named_parameters() if "lora_A" in name]
+    for layer, parameter in enumerate(theirs):
+        assert np.abs(ours["lora_A"][layer]).max() == pytest.approx(float(parameter.detach().abs().max()), rel=0.01)
+
+
+@pytest.mark.real
+def test_our_adapter_of_the_real_model_in_peft(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from kdjax.sources import DEFAULT_MODEL, resolve
+
+    student = trained_student(DEFAULT_MODEL, LoraConfig(r=16, lora_alpha=32))
+    student.save_adapter(tmp_path)
+    gguf = resolve(DEFAULT_MODEL).gguf
+    base = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    assert largest_difference(student, peft.PeftModel.from_pretrained(base, tmp_path)) < 1e-3
