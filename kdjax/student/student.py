@@ -46,6 +46,8 @@ class Student:
         tokens = jnp.asarray(tokens, jnp.int32)
         if tokens.ndim != 2 or tokens.size == 0:
             raise InputError(f"tokens must be a non-empty [batch, seq] array, got shape {tokens.shape}")
+        if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
+            raise InputError(f"tokens must be ids in [0, {self.config.vocab_size}); JAX would clamp others in silence")
         if lengths is None:
             lengths = jnp.full(tokens.shape[0], tokens.shape[1])
         return _logits(self.graph, self.adapter, self.base, tokens, jnp.asarray(lengths, jnp.int32))

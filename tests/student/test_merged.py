@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from students import trained_student
 
+from kdjax.errors import InputError
 from kdjax.student import LoraConfig, adapters, load_student
 
 LORA = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "o_proj", "down_proj"])
@@ -119,3 +120,15 @@ def test_the_real_model_is_merged_into_an_ordinary_folder(tmp_path):
     text = student.tokenizer.render(messages)
     assert theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == text
     assert theirs(text, add_special_tokens=False)["input_ids"] == student.tokenizer.encode(text)
+
+
+def test_a_folder_with_weights_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"of another model")
+    student = load_student("tiny-random")
+    with pytest.raises(InputError, match="holds weights already"):
+        student.save_merged(tmp_path)
+
+
+def test_token_ids_outside_the_vocabulary_are_refused():
+    with pytest.raises(InputError, match="259"):
+        load_student("tiny-random").logits(np.array([[1, 259]]))
