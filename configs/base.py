@@ -57,7 +57,7 @@ def base(name: str) -> ConfigDict:
             epochs=2,
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
-            micro_batch_size=8,  # examples that one device computes at a time: memory, not results
+            micro_batch_size=4,  # examples that one device computes at a time: memory and speed, not results
             max_length=2048,  # most tokens of one example, prompt and target; a longer one is an error
             learning_rate=5e-4,
             warmup_ratio=0.1,  # share of the steps in which the rate rises; then it falls to zero (cosine)

@@ -26,26 +26,29 @@ Language = ItemsLanguage | JsonLanguage | AfterMarker
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Automaton:
-    """Tables over states × token classes. State ids of several languages (one per session size) live side by side."""
+    """Tables over states × token classes. State ids of several languages (one per session size) live side by side.
+
+    `adds` counts the bundles that a token begins beyond the first; `distance` is the fewest tokens to the end without any.
+    """
 
     transitions: Int[Array, "states classes"]
-    opens: Int[Array, "states classes"]
+    adds: Int[Array, "states classes"]
     distance: Int[Array, " states"]
     class_of_token: Int[Array, " vocab"]
 
     def legal(
-        self, state: Int[Array, " batch"], opened: Int[Array, " batch"], remaining: Int[Array, ""]
+        self, state: Int[Array, " batch"], added: Int[Array, " batch"], remaining: Int[Array, ""]
     ) -> Bool[Array, "batch vocab"]:
         """Which tokens may come next; `remaining` is how many more may follow that one."""
         following = self.transitions[state]
         fits = self.distance[jnp.maximum(following, 0)] <= remaining
-        allowed = (following >= 0) & fits & (opened[:, None] + self.opens[state] <= MAX_BUNDLES)
+        allowed = (following >= 0) & fits & (added[:, None] + self.adds[state] < MAX_BUNDLES)
         return allowed[:, self.class_of_token]
 
-    def advance(self, state: Int[Array, " batch"], opened: Int[Array, " batch"], token: Int[Array, " batch"]):
-        """The state and the number of bundles begun after `token`."""
+    def advance(self, state: Int[Array, " batch"], added: Int[Array, " batch"], token: Int[Array, " batch"]):
+        """The state and the number of bundles beyond the first after `token`."""
         kind = self.class_of_token[token]
-        return self.transitions[state, kind], opened + self.opens[state, kind]
+        return self.transitions[state, kind], added + self.adds[state, kind]
 
 
 def session_language(mode: str, n_items: int, marker: str = "") -> Language:
@@ -89,8 +92,9 @@ class _Spellings:
     """Vocabulary bytes, sorted by what they can be good for."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self.all = {token: text for token, text in enumerate(tokenizer.token_bytes()) if text}
-        self.answer = {token: text for token, text in self.all.items() if set(text) <= set(b"[],0123456789")}
+        ends = set(tokenizer.eos_ids)  # special tokens have no bytes, but not every model declares these special
+        self.all = {token: text for token, text in enumerate(tokenizer.token_bytes()) if text and token not in ends}
+        self.answer = {token: text for token, text in self.all.items() if set(text) <= set(b" [],0123456789")}
         self._by_first: dict[int, dict[int, bytes]] = {}
         for token, text in self.all.items():
             self._by_first.setdefault(text[0], {})[token] = text
@@ -107,7 +111,7 @@ class _Spellings:
 def _explore(
     language: Language, spellings: _Spellings, ids: dict[State, int], rows: list[dict[int, tuple[int, int]]]
 ) -> None:
-    """Breadth-first over token transitions; new states get the next id and their row {token: (next id, bundles opened)}."""
+    """Breadth-first over token transitions; new states get the next id and their row {token: (next id, bundles added)}."""
     waiting: deque[State] = deque()
 
     def number(state: State) -> int:
@@ -132,22 +136,26 @@ def _explore(
 
 
 def _walk(language: Language, state: State, text: bytes) -> tuple[State, int] | None:
-    opened = 0
+    added = 0
     for byte in text:
         step = language.step(state, byte)
         if step is None:
             return None
         state, more = step
-        opened += more
-    return state, opened
+        added += more
+    return state, added
 
 
 def _distances(rows: list[dict[int, tuple[int, int]]]) -> np.ndarray:
-    """Fewest tokens from each state to the end, the end-of-turn token included (backward breadth-first search)."""
+    """Fewest tokens from each state to the end, the end-of-turn token included (backward breadth-first search).
+
+    Only tokens that add no bundle count: at the bound on bundles the others are no way out.
+    """
     before: list[set[int]] = [set() for _ in rows]
     for state, row in enumerate(rows):
-        for following, _ in row.values():
-            before[following].add(state)
+        for following, added in row.values():
+            if not added:
+                before[following].add(state)
     distance = np.full(len(rows), UNREACHABLE, np.int32)
     distance[0] = 0
     waiting = deque([0])
@@ -164,16 +172,16 @@ def _tables(rows: list[dict[int, tuple[int, int]]], distance: np.ndarray, vocab_
     """Dense tables over classes of tokens that behave alike in every state; class 0 is legal nowhere."""
     columns: dict[int, list[tuple[int, int, int]]] = {}
     for state, row in enumerate(rows):
-        for token, (following, opened) in row.items():
-            columns.setdefault(token, []).append((state, following, opened))
+        for token, (following, added) in row.items():
+            columns.setdefault(token, []).append((state, following, added))
     classes: dict[tuple, int] = {(): 0}
     class_of_token = np.zeros(vocab_size, np.int32)
     for token, column in columns.items():
         class_of_token[token] = classes.setdefault(tuple(column), len(classes))
     transitions = np.full((len(rows), len(classes)), -1, np.int32)
-    opens = np.zeros((len(rows), len(classes)), np.int32)
+    adds = np.zeros((len(rows), len(classes)), np.int32)
     for column, number in classes.items():
-        for state, following, opened in column:
+        for state, following, added in column:
             transitions[state, number] = following
-            opens[state, number] = opened
-    return Automaton(*(jnp.asarray(table) for table in (transitions, opens, distance, class_of_token)))
+            adds[state, number] = added
+    return Automaton(*(jnp.asarray(table) for table in (transitions, adds, distance, class_of_token)))

@@ -88,28 +88,28 @@ class Generator:
         decoder = nnx.merge(self._student.graph, adapter, base)
         eos_ids = jnp.asarray(self._student.tokenizer.eos_ids)
 
-        def choose(hidden, step, state, opened, done):
+        def choose(hidden, step, state, added, done):
             logits = jnp.matmul(hidden, decoder.head.T, preferred_element_type=jnp.float32)
             if automaton is not None:
-                logits = jnp.where(automaton.legal(state, opened, self._steps - 1 - step), logits, -jnp.inf)
+                logits = jnp.where(automaton.legal(state, added, self._steps - 1 - step), logits, -jnp.inf)
             token = jnp.where(done, eos_ids[0], jnp.argmax(logits, axis=-1)).astype(jnp.int32)
             if automaton is not None:
-                state, opened = automaton.advance(state, opened, token)
-            return token, state, opened, done | jnp.isin(token, eos_ids)
+                state, added = automaton.advance(state, added, token)
+            return token, state, added, done | jnp.isin(token, eos_ids)
 
         def unfinished(carry):
             step, *_, done = carry
             return (step < self._steps) & ~jnp.all(done)
 
         def body(carry):
-            step, out, cache, state, opened, done = carry
+            step, out, cache, state, added, done = carry
             hidden, cache = decoder.decode(out[:, step - 1], cache)
-            token, state, opened, done = choose(hidden, step, state, opened, done)
-            return step + 1, out.at[:, step].set(token), cache, state, opened, done
+            token, state, added, done = choose(hidden, step, state, added, done)
+            return step + 1, out.at[:, step].set(token), cache, state, added, done
 
         batch = rows.tokens.shape[0]
         hidden, cache = decoder.prefill(rows.tokens, rows.lengths, prefix, self._steps)
-        token, state, opened, done = choose(hidden, 0, jnp.maximum(start, 0), jnp.zeros(batch, jnp.int32), start < 0)
+        token, state, added, done = choose(hidden, 0, jnp.maximum(start, 0), jnp.zeros(batch, jnp.int32), start < 0)
         out = jnp.full((batch, self._steps), eos_ids[0], jnp.int32).at[:, 0].set(token)
-        carry = (jnp.ones((), jnp.int32), out, cache, state, opened, done)
+        carry = (jnp.ones((), jnp.int32), out, cache, state, added, done)
         return jax.lax.while_loop(unfinished, body, carry)[1]

@@ -1,7 +1,7 @@
 """The answer language as a byte automaton: `[[1,3],[2,5,6]]`, perhaps behind free text that ends in a marker.
 
-A language maps (state, byte) → (next state, bundles committed to) or None. States are tuples, found by walking; a bundle
-counts when the comma or the outer bracket commits to it, so that closing an answer never opens one.
+A language maps (state, byte) → (next state, bundles added) or None. States are tuples, found by walking; a bundle is added
+by the comma before it, so the first does not count, and closing an answer never adds one.
 """
 
 from collections.abc import Hashable
@@ -70,7 +70,7 @@ class JsonLanguage:
 
 @dataclass(frozen=True)
 class AfterMarker:
-    """Free text up to the first `marker`, then the inner language. The marker must not overlap with itself."""
+    """Free text up to the first `marker`, then the inner language, behind one space or none. The marker must not overlap with itself."""
 
     marker: bytes
     inner: ItemsLanguage | JsonLanguage
@@ -82,6 +82,8 @@ class AfterMarker:
 
     def step(self, state: State, byte: int) -> Step | None:
         """One byte further; in the free text every byte is allowed."""
+        if state[0] == "marked":
+            return (self.inner.start, 0) if byte == ord(" ") else self.inner.step(self.inner.start, byte)
         if state[0] != "free":
             return self.inner.step(state, byte)
         matched = state[2]
@@ -89,14 +91,14 @@ class AfterMarker:
             matched += 1
         else:
             matched = int(byte == self.marker[0])
-        return (self.inner.start if matched == len(self.marker) else ("free", self.inner.start, matched)), 0
+        return (("free", self.inner.start, matched) if matched < len(self.marker) else ("marked", self.inner.start)), 0
 
 
 def _brackets(state: State, byte: int, inside: State) -> Step | None:
     """The outer list: `[` bundle (`,` bundle)* `]`."""
     kind, which = state[0], state[1] if len(state) > 1 else None
     if kind == "start" and byte == ord("["):
-        return ("outer", which), 1
+        return ("outer", which), 0
     if kind == "outer" and byte == ord("["):
         return inside, 0
     if kind == "closed" and byte == ord(","):

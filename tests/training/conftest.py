@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from training_helpers import Descent, Plain, random_examples, tiny_student
+from training_helpers import Descent, Plain, one_group, random_examples, tiny_student
 
 from kdjax.student import Student
 
@@ -15,6 +15,7 @@ def compiled(tmp_path_factory) -> Path:
     """The folder of compiled programs; a training that is built anew finds them there."""
     folder = tmp_path_factory.mktemp("compiled")
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()
     yield folder
     jax.config.update("jax_compilation_cache_dir", None)
@@ -34,7 +35,13 @@ def student(model_folder) -> Student:
 @pytest.fixture(scope="session")
 def two_domains():
     """11 and 6 examples behind different beginnings."""
-    return random_examples("a", 11, prefix=13) + random_examples("b", 6, prefix=9)
+    return random_examples("a", 11, prefix=13) + random_examples("b", 6, prefix=13)
+
+
+@pytest.fixture(scope="session")
+def groups(two_domains):
+    """The plan with their prefixes, and one bucket for both: one compiled program serves most tests."""
+    return one_group(two_domains, prefix=13)
 
 
 @pytest.fixture(scope="session")

@@ -45,12 +45,6 @@ def test_only_the_last_are_kept(checkpoints):
     assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "3"] and KEPT == 2
 
 
-def test_a_step_is_written_over_after_a_resume(checkpoints):
-    """A run that was killed between the rename and its next step writes the same step again."""
-    Checkpoints(checkpoints).save(3, state(3), {})
-    assert restored_step(checkpoints) == 3
-
-
 def test_what_a_killed_writer_left_is_not_read(checkpoints):
     """Orbax writes into <step>.orbax-checkpoint-tmp and renames it at the end."""
     half = checkpoints / "3.orbax-checkpoint-tmp"

@@ -1,0 +1,85 @@
+"""The byte automata against direct definitions of what an answer is; no tokenizer, no model."""
+
+import json
+from itertools import combinations, product
+
+import pytest
+
+from kdjax.decoding.language import DONE, AfterMarker, ItemsLanguage, JsonLanguage
+from kdjax.prompting import ANSWER_MARKER, answer_text
+
+
+def accepts(language, text: bytes) -> bool:
+    state = language.start
+    for byte in text:
+        step = language.step(state, byte)
+        if step is None:
+            return False
+        state = step[0]
+    return state == DONE
+
+
+def spelt(language, alphabet: bytes, longest: int) -> dict[str, int]:
+    """Every accepted text of at most `longest` bytes, with how many bundles were counted on the way, the first included."""
+    found, waiting = {}, [(language.start, "", 1)]
+    while waiting:
+        state, text, count = waiting.pop()
+        if state == DONE:
+            found[text] = count
+        for byte in alphabet if len(text) < longest else ():
+            step = language.step(state, byte)
+            if step is not None:
+                waiting.append((step[0], text + chr(byte), count + step[1]))
+    return found
+
+
+def compact(value) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def answers(bundles: list[tuple[int, ...]], longest: int) -> dict[str, int]:
+    """Every list of these bundles whose compact JSON has at most `longest` characters, with its size."""
+    texts, size = {}, 1
+    while fresh := {text: size for chosen in product(bundles, repeat=size) if len(text := compact(chosen)) <= longest}:
+        texts |= fresh
+        size += 1
+    return texts
+
+
+@pytest.mark.parametrize(("n_items", "longest"), [(2, 19), (3, 14), (4, 15), (11, 9)])
+def test_items_are_ascending_distinct_in_range_and_two_or_more(n_items, longest):
+    numbers, sizes = range(1, n_items + 1), range(2, min(n_items, 4) + 1)
+    bundles = [bundle for size in sizes for bundle in combinations(numbers, size) if len(compact(bundle)) <= longest - 2]
+    assert spelt(ItemsLanguage(n_items), b"[],0123456789 ", longest) == answers(bundles, longest)
+
+
+def test_one_product_makes_no_bundle():
+    assert spelt(ItemsLanguage(1), b"[],0123456789", 12) == {}
+
+
+def test_json_is_any_list_of_lists_of_positive_numbers():
+    numbers = [number for number in range(1, 1112) if set(str(number)) <= set("01")]
+    bundles = [bundle for size in (1, 2, 3) for bundle in product(numbers, repeat=size) if len(compact(bundle)) <= 7]
+    assert spelt(JsonLanguage(), b"[],01 -.", 9) == answers(bundles, 9)
+    assert accepts(JsonLanguage(), b"[[9999]]") and not accepts(JsonLanguage(), b"[[10000]]")
+
+
+MARKED = AfterMarker(ANSWER_MARKER.encode(), ItemsLanguage(3))
+
+
+@pytest.mark.parametrize("free", ["", "\n", "Two charge, one protects.\n", "Bundle", "BBundl", "Bundles;", "[[1]] ", "é\x00"])
+def test_free_text_ends_at_the_marker(free):
+    assert accepts(MARKED, f"{free}Bundles: [[1,3]]".encode())
+    assert not accepts(MARKED, f"{free}[[1,3]]".encode())
+
+
+@pytest.mark.parametrize("answer", ["[[3,1]]", "[[1,4]]", "x[[1,3]]", "Bundles: [[1,3]]", "\n[[1,3]]"])
+def test_the_first_marker_binds(answer):
+    assert not accepts(MARKED, f"Because.\nBundles: {answer}".encode())
+
+
+def test_the_space_of_a_training_target_may_be_left_out():
+    """`training_example` writes "Bundles: [[1,3]]"."""
+    assert accepts(MARKED, f"{ANSWER_MARKER} {answer_text([(0, 2)])}".encode())
+    assert accepts(MARKED, f"{ANSWER_MARKER}{answer_text([(0, 2)])}".encode())
+    assert not accepts(MARKED, f"{ANSWER_MARKER}  {answer_text([(0, 2)])}".encode())

@@ -1,0 +1,221 @@
+"""12 examples in batches of 5, 5 and 2, each of up to 3 micro-batches: 3 steps per epoch, 12 steps in all, dropout on."""
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from training_helpers import FEW, PAD, SETTINGS, random_examples, tiny_student
+
+from kdjax.data import load_domain
+from kdjax.errors import InputError
+from kdjax.prompting import training_example
+from kdjax.training import Training, lay_out, plan_groups, preview
+from kdjax.training.checkpoints import Checkpoints
+from kdjax.training.clock import compile_seconds
+
+EXAMPLES = random_examples("a", 12, prefix=13)
+STEPS = 12
+
+
+class Stopped(Exception):
+    """What the tests stop a training with."""
+
+
+def stop_at(step: int):
+    def hear(row: dict) -> None:
+        if row["step"] == step:
+            raise Stopped
+
+    return hear
+
+
+def scripted(*f1: float):
+    """A validation that gives epoch after epoch these scores, and keeps the adapters it saw."""
+
+    def validate(adapter: dict) -> dict:
+        seen.append(jax.tree.map(np.array, adapter))
+        return {"strict": {"f1": f1[len(seen) - 1]}}
+
+    seen: list[dict] = []
+    return validate, seen
+
+
+def assert_equal(one, other) -> None:
+    """Bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def without_times(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def student(model_folder):
+    return tiny_student(model_folder, FEW)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def compiled_by_step() -> list[float]:
+    """What `compile_seconds` said before the whole training, at each of its steps, and after it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(student, folder, compiled_by_step) -> Training:
+    """The training that nothing interrupted."""
+
+    def hear(_) -> None:
+        compiled_by_step.append(compile_seconds())
+
+    training = Training(student, EXAMPLES, SETTINGS, folder, on_event=hear)
+    hear(None)
+    training.run()
+    hear(None)
+    return training
+
+
+def assert_as_if_nothing_had_happened(training: Training, whole: Training) -> None:
+    assert_equal(training.state, whole.state)
+    assert_equal(training.best, whole.best)
+    found, expected = training.progress, whole.progress
+    assert [without_times(row) for row in found.history] == [without_times(row) for row in expected.history]
+    counted = ("steps", "examples", "real_tokens", "padded_tokens", "target_tokens", "best_epoch", "best_score")
+    assert {name: getattr(found, name) for name in counted} == {name: getattr(expected, name) for name in counted}
+
+
+def test_it_learns(whole):
+    losses = [row["loss"] for row in whole.progress.history]
+    assert [row["step"] for row in whole.progress.history] == list(range(1, STEPS + 1))
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_history_and_counts(whole):
+    progress, batches = whole.progress, math.ceil(5 / 2) + math.ceil(5 / 2) + math.ceil(2 / 2)
+    (group,) = plan_groups(EXAMPLES, 1).values()
+    assert progress.counts() == {
+        "steps": STEPS,
+        "examples": 4 * 12,
+        "real_tokens": 4 * sum(map(len, EXAMPLES)),
+        "padded_tokens": 4 * batches * (len(group.prefix) + 2 * group.buckets[0].length),
+        "target_tokens": 4 * sum(len(example.completion_ids) for example in EXAMPLES),
+        "seconds": progress.seconds,
+        "compile_seconds": progress.compile_seconds,
+        "best_epoch": 4,  # without a validation the last is kept
+    }
+    assert progress.seconds > 0 and progress.compile_seconds > 0
+    last = progress.history[-1]
+    assert last["epoch"] == 4.0 and last["learning_rate"] > 0 and last["seconds"] <= progress.seconds
+    assert_equal(whole.best, whole.state.adapter)
+
+
+def test_a_training_stopped_twice_ends_bit_for_bit_the_same(student, whole, tmp_path):
+    """Once before the first checkpoint, once in mid-epoch between two; the parts' counts and times add up."""
+    with pytest.raises(Stopped):
+        Training(student, EXAMPLES, SETTINGS, tmp_path, on_event=stop_at(1)).run()
+    with pytest.raises(Stopped):
+        Training(student, EXAMPLES, SETTINGS, tmp_path, on_event=stop_at(8)).run()
+    starts = []
+    last = Training(student, EXAMPLES, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
+    assert_equal(last.run(), whole.best)
+    assert starts == [6]  # checkpoints every 2 steps and at the end of epochs: 2, 3, 4, 6
+    assert_as_if_nothing_had_happened(last, whole)
+    seconds = [row["seconds"] for row in last.progress.history]
+    assert seconds == sorted(seconds)
+
+
+def test_a_killed_training_ends_bit_for_bit_the_same(model_folder, student, whole, tmp_path, compiled):
+    """kill -9 at any moment: it may well hit a checkpoint half-written."""
+    script = Path(__file__).with_name("train_and_tell.py")
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PLATFORMS": "cpu"}
+    moment = random.randint(2, 8)
+    command = [sys.executable, script, model_folder, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        while int(process.stdout.readline()) < moment:
+            pass
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, f"killed at step {moment}"
+    starts = []
+    training = Training(student, EXAMPLES, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
+    training.run()
+    assert 0 <= starts[0] <= STEPS, f"killed at step {moment}"
+    assert_as_if_nothing_had_happened(training, whole)
+
+
+def test_a_finished_training_is_not_run_again(student, whole, folder):
+    heard = []
+    again = Training(student, EXAMPLES, SETTINGS, folder, on_start=lambda *_: heard.append("start"), on_event=heard.append)
+    assert_equal(again.run(), whole.best)
+    assert heard == []
+    assert_as_if_nothing_had_happened(again, whole)
+
+
+def test_the_epoch_that_is_best_on_validation_is_kept(student, tmp_path):
+    """The earlier of equals, over a stop in a later epoch."""
+    validate, seen = scripted(0.2, 0.5, 0.5, 0.4)
+    with pytest.raises(Stopped):
+        Training(student, EXAMPLES, SETTINGS, tmp_path, validate=validate, on_event=stop_at(11)).run()
+    rows = []
+    training = Training(student, EXAMPLES, SETTINGS, tmp_path, validate=validate, on_event=rows.append)
+    best = training.run()
+    assert len(seen) == 4 and (training.progress.best_epoch, training.progress.best_score) == (2, 0.5)
+    assert_equal(best, seen[1])
+    assert_equal(training.state.adapter, seen[3])
+    assert rows[-1] == {"step": 12, "epoch": 4, "validation": {"strict": {"f1": 0.4}}}
+    assert [row["epoch"] for row in training.progress.history if "validation" in row] == [1, 2, 3, 4]
+
+
+def test_a_training_that_ends_in_mid_epoch_validates_there(student, tmp_path):
+    validate, seen = scripted(0.5, 0.6)
+    training = Training(student, EXAMPLES, replace(SETTINGS, max_steps=4), tmp_path, validate=validate)
+    assert_equal(training.run(), seen[1])
+    assert training.progress.steps == 4 and training.progress.best_epoch == 2
+
+
+def test_no_steps_leave_the_adapter_as_it_was(student, tmp_path):
+    training = Training(student, EXAMPLES, replace(SETTINGS, max_steps=0), tmp_path, on_start=lambda *_: pytest.fail("started"))
+    assert_equal(training.run(), student.adapter)
+
+
+def test_nothing_is_compiled_after_the_first_epoch(whole, compiled_by_step):
+    before, first, _, third, *_, after = compiled_by_step
+    assert first > before  # else nobody listened
+    assert third == after
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_its_sessions(student, tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e30, checkpoint_every=1)
+    training = Training(student, EXAMPLES, settings, tmp_path)
+    with pytest.raises(FloatingPointError, match=r"^step 2: loss \S+, gradient norm \S+; sessions: a/a\d+(, a/a\d+){4}$"):
+        training.run()
+    assert training.progress.steps == 1
+    restored, progress = Checkpoints(tmp_path).restore({"train": training.state, "best": training.best})
+    assert progress["steps"] == 1 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored["train"].adapter))
+
+
+def test_no_examples_are_an_error(student, tmp_path):
+    with pytest.raises(InputError, match="no training examples"):
+        Training(student, [], SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_preview_shows_prompt_and_target(student, devices):
+    """The longest example, which stands in the first row, put together again from prefix, row and labels."""
+    sessions = load_domain("demo", "", "demo").splits["train"][:9]
+    examples = [training_example(student.tokenizer, "demo", session) for session in sessions]
+    batch = lay_out(examples, plan_groups(examples, 2), 2, devices, PAD)[0]
+    shown = examples[batch.members[0]]
+    assert len(batch.prefix) > 100
+    assert preview(student, batch) == f"{shown.prompt}⟦{shown.completion}⟧"
