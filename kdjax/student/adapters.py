@@ -152,7 +152,7 @@ def load_adapter(folder: Path, abstract: dict) -> dict:
 
 def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None, config: dict) -> None:
     """Write config.json and (sharded) safetensors with W + scaling · B A, in the base's dtype; the sum is taken in float32."""
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob("model*.safetensors")):
         raise InputError(
             f"{folder} holds weights already, and a loader would mix them with these; choose an empty folder"
         )

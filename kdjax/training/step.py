@@ -85,7 +85,7 @@ class Trainer:
         updates, optimizer = self._optimizer.update(gradients, state.optimizer, state.adapter)
         metrics = {
             "loss": totals.loss / totals.tokens,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "tokens": totals.tokens,
         }
         return TrainState(optax.apply_updates(state.adapter, updates), optimizer, state.step + 1), metrics
