@@ -16,7 +16,18 @@ from kdjax.student import LoraConfig, Student, load_student
 STEPS = 24
 END = 65  # a token that the random model comes to now and then; its own end-of-turn token it may never say
 MERGES = "1 0|1 2|2 3|2 5|1 1|[ [|] ]|] ,|], [|Ġ [[|, 3|1 ,3|[ 1|s :|Bundle s:|B u|Bu n|Bun d|Bund l|Bundl e|s: Ġ"
-HOSTILE = ["],[1,2]]", "1,2],[1,2]]", ",[1,2],[1,2]]", "s:ĠĠ", ":Ġ[[", "es:Ġ[[1", "s:s:", "0]]", "[[1,2],[1,2]]"]
+HOSTILE = [
+    "],[1,2]]",
+    "1,2],[1,2]]",
+    ",[1,2],[1,2]]",
+    "s:ĠĠ",
+    ":Ġ[[",
+    "es:Ġ[[1",
+    "oĊBund",
+    "s:s:",
+    "0]]",
+    "[[1,2],[1,2]]",
+]
 
 
 def tiny_student(folder: Path) -> Student:

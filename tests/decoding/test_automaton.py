@@ -58,7 +58,9 @@ def least(automaton, starts) -> int:
     return int(np.asarray(automaton.distance)[starts].max())
 
 
-def whimsical_answers(tokenizer, compiled, draw: tuple[int, int], mode: str, marker: str = "") -> list[tuple[int, bytes]]:
+def whimsical_answers(
+    tokenizer, compiled, draw: tuple[int, int], mode: str, marker: str = ""
+) -> list[tuple[int, bytes]]:
     """(session size, answer) by random logits: each token has a standing of its own, and luck at every step."""
     seed, slack = draw
     automaton, starts = compiled(mode, marker)
@@ -110,7 +112,11 @@ def test_free_text_comes_to_its_answer_in_time(tokenizer, compiled, draw):
 
 
 bundles = st.lists(st.sets(st.integers(0, 24), min_size=2, max_size=6).map(sorted), min_size=1, max_size=MAX_BUNDLES)
-thoughts = st.one_of(st.none(), st.text(max_size=20).filter(lambda text: ANSWER_MARKER not in text), st.sampled_from(["Bun", "BBu", "[[1]]"]))
+thoughts = st.one_of(
+    st.none(),
+    st.text(max_size=20).filter(lambda text: ANSWER_MARKER not in text),
+    st.sampled_from(["Bun", "BBu", "[[1]]"]),
+)
 
 
 @given(bundles, thoughts)
@@ -141,6 +147,20 @@ def test_tokens_may_straddle_the_marker(compiled, tokenizer):
         assert follow(automaton, starts[-1], 60, tokenizer.eos_id, wanted) == wanted
 
 
+@pytest.mark.parametrize("token", [b"s:s:", b"s:  "])
+def test_no_token_carries_the_text_on_behind_the_marker(token):
+    """One that ends the marker and is no answer from there on is not free text either; elsewhere it is."""
+    tokenizer = long_tokenizer()
+    automaton, (start,) = compile_automaton(
+        [session_language("items", 5, ANSWER_MARKER)], tokenizer, tokenizer.vocab_size, 40
+    )
+    table = {text: i for i, text in enumerate(tokenizer.token_bytes())}
+    for before, allowed in ((b"Bundle", False), (b"Bund", True)):
+        wanted = [table[bytes([byte])] for byte in before] + [table[token]]
+        written = follow(automaton, start, 40, tokenizer.eos_id, wanted)
+        assert (written[: len(wanted)] == wanted) == allowed
+
+
 def test_the_end_is_forced_however_many_bundles_a_model_wants(compiled, tokenizer):
     """Whatever moment the budget runs out at; a token that would open an eighth bundle is no way to close the seventh."""
     eight = [*tokenizer.encode("[" + ",".join(["[1,2]"] * (MAX_BUNDLES + 1)) + "]"), tokenizer.eos_id]
@@ -159,7 +179,9 @@ def cheapest(table: dict[bytes, int], rest: str) -> int:
     """The fewest tokens that spell `rest`."""
     best = [0] + [UNREACHABLE] * len(rest)
     for end in range(1, len(rest) + 1):
-        best[end] = min((best[start] + 1 for start in range(end) if rest[start:end].encode() in table), default=UNREACHABLE)
+        best[end] = min(
+            (best[start] + 1 for start in range(end) if rest[start:end].encode() in table), default=UNREACHABLE
+        )
     return best[-1]
 
 
@@ -188,7 +210,9 @@ def test_a_budget_below_the_shortest_answer_is_an_error(byte_tokenizer, marker):
     languages = [session_language("items", 3, marker)]
     automaton, starts = compile_automaton(languages, byte_tokenizer, byte_tokenizer.vocab_size, shortest)
     assert least(automaton, starts) == shortest
-    with pytest.raises(InputError, match=f"eval.max_new_tokens={shortest - 1}: the shortest answer takes {shortest} tokens"):
+    with pytest.raises(
+        InputError, match=f"eval.max_new_tokens={shortest - 1}: the shortest answer takes {shortest} tokens"
+    ):
         compile_automaton(languages, byte_tokenizer, byte_tokenizer.vocab_size, shortest - 1)
 
 
@@ -204,7 +228,7 @@ def test_an_unknown_mode_is_an_error():
 
 def test_a_head_wider_than_the_tokenizer_gives_no_other_tokens(byte_tokenizer):
     languages = [session_language("items", 5, ANSWER_MARKER)]
-    narrow, starts = compile_automaton(languages, byte_tokenizer, 259, 40)
+    narrow, _ = compile_automaton(languages, byte_tokenizer, 259, 40)
     wide, _ = compile_automaton(languages, byte_tokenizer, 300, 40)
     state, added = np.arange(narrow.distance.shape[0]), np.zeros(narrow.distance.shape[0], int)
     legal = wide.legal(state, added, 40)

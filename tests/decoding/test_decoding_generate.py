@@ -72,7 +72,12 @@ def test_free_answers_are_those_of_transformers(student, expected, tmp_path):
     for prompt, ids in zip(PROMPTS, expected, strict=True):
         row = torch.tensor([prompt.prompt_ids])
         whole = model.generate(
-            row, attention_mask=torch.ones_like(row), max_new_tokens=STEPS, do_sample=False, eos_token_id=[END], pad_token_id=END
+            row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=STEPS,
+            do_sample=False,
+            eos_token_id=[END],
+            pad_token_id=END,
         )
         assert tuple(whole[0, row.shape[1] :].tolist()) == ids
 
@@ -87,7 +92,9 @@ def test_answers_stand_in_the_order_of_the_prompts_and_nothing_is_compiled_anew(
     assert compile_seconds() == before
 
 
-@pytest.mark.parametrize("constraint", [Constraint("items"), Constraint("json", ANSWER_MARKER)], ids=["items", "json after text"])
+@pytest.mark.parametrize(
+    "constraint", [Constraint("items"), Constraint("json", ANSWER_MARKER)], ids=["items", "json after text"]
+)
 def test_constrained_answers_are_those_of_the_naive_loop(student, constraint):
     """Each row under the language of its own session."""
     generator = Generator(student, max_new_tokens=STEPS, rows_per_device=7, buckets=1)
@@ -100,12 +107,17 @@ def test_constrained_answers_are_those_of_the_naive_loop(student, constraint):
 
 
 def test_four_devices_give_the_answers_of_one(model_folder, completions):
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",  # compiles in half the time
-        "JAX_PLATFORMS": "cpu",
-    }
+    environment = (
+        os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",  # compiles in half the time
+            "JAX_PLATFORMS": "cpu",
+        }
+    )
     script = Path(__file__).with_name("generate_on_devices.py")
-    told = subprocess.run([sys.executable, script, model_folder], check=True, env=environment, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, script, model_folder], check=True, env=environment, capture_output=True, text=True
+    )
     assert json.loads(told.stdout) == [list(completion.token_ids) for completion in completions]
 
 

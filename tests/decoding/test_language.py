@@ -49,7 +49,9 @@ def answers(bundles: list[tuple[int, ...]], longest: int) -> dict[str, int]:
 @pytest.mark.parametrize(("n_items", "longest"), [(2, 19), (3, 14), (4, 15), (11, 9)])
 def test_items_are_ascending_distinct_in_range_and_two_or_more(n_items, longest):
     numbers, sizes = range(1, n_items + 1), range(2, min(n_items, 4) + 1)
-    bundles = [bundle for size in sizes for bundle in combinations(numbers, size) if len(compact(bundle)) <= longest - 2]
+    bundles = [
+        bundle for size in sizes for bundle in combinations(numbers, size) if len(compact(bundle)) <= longest - 2
+    ]
     assert spelt(ItemsLanguage(n_items), b"[],0123456789 ", longest) == answers(bundles, longest)
 
 
@@ -67,7 +69,9 @@ def test_json_is_any_list_of_lists_of_positive_numbers():
 MARKED = AfterMarker(ANSWER_MARKER.encode(), ItemsLanguage(3))
 
 
-@pytest.mark.parametrize("free", ["", "\n", "Two charge, one protects.\n", "Bundle", "BBundl", "Bundles;", "[[1]] ", "é\x00"])
+@pytest.mark.parametrize(
+    "free", ["", "\n", "Two charge, one protects.\n", "Bundle", "BBundl", "Bundles;", "[[1]] ", "é\x00"]
+)
 def test_free_text_ends_at_the_marker(free):
     assert accepts(MARKED, f"{free}Bundles: [[1,3]]".encode())
     assert not accepts(MARKED, f"{free}[[1,3]]".encode())

@@ -32,7 +32,9 @@ def test_no_more_buckets_than_lengths():
 
 tokens = st.lists(st.integers(3, 5), min_size=1, max_size=20).map(tuple)
 any_examples = st.lists(
-    st.builds(Example, st.sampled_from("ab"), st.just(""), st.just(""), tokens, st.just(""), tokens), min_size=1, max_size=12
+    st.builds(Example, st.sampled_from("ab"), st.just(""), st.just(""), tokens, st.just(""), tokens),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -84,7 +86,10 @@ def test_prompts_without_a_target_are_fed_whole():
     prompts = [Example("a", "", "", (3, 4, 5, 6)), Example("a", "", "", (3, 4, 7))]
     (batch,) = lay_out(prompts, plan_groups(prompts, 1), 2, 1, PAD)
     assert batch.prefix.tolist() == [3, 4]
-    assert [row[:n].tolist() for row, n in zip(batch.rows.tokens[0], batch.rows.lengths[0], strict=True)] == [[5, 6], [7]]
+    assert [row[:n].tolist() for row, n in zip(batch.rows.tokens[0], batch.rows.lengths[0], strict=True)] == [
+        [5, 6],
+        [7],
+    ]
     assert batch.rows.labels.shape[-1] == 0
 
 

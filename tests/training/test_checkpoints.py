@@ -12,7 +12,11 @@ def state(value: int) -> dict:
     return {"weights": jnp.full((3, 2), value / 3, jnp.float32), "step": jnp.asarray(value, jnp.int32)}
 
 
-PROGRESS = {"steps": 2, "seconds": 1 / 3, "history": [{"loss": 0.1}, {"validation": {"strict": {"f1": 0.5}, "n": None}}]}
+PROGRESS = {
+    "steps": 2,
+    "seconds": 1 / 3,
+    "history": [{"loss": 0.1}, {"validation": {"strict": {"f1": 0.5}, "n": None}}],
+}
 
 
 @pytest.fixture

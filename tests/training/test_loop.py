@@ -156,7 +156,9 @@ def test_a_killed_training_ends_bit_for_bit_the_same(model_folder, student, whol
 
 def test_a_finished_training_is_not_run_again(student, whole, folder):
     heard = []
-    again = Training(student, EXAMPLES, SETTINGS, folder, on_start=lambda *_: heard.append("start"), on_event=heard.append)
+    again = Training(
+        student, EXAMPLES, SETTINGS, folder, on_start=lambda *_: heard.append("start"), on_event=heard.append
+    )
     assert_equal(again.run(), whole.best)
     assert heard == []
     assert_as_if_nothing_had_happened(again, whole)
@@ -185,7 +187,9 @@ def test_a_training_that_ends_in_mid_epoch_validates_there(student, tmp_path):
 
 
 def test_no_steps_leave_the_adapter_as_it_was(student, tmp_path):
-    training = Training(student, EXAMPLES, replace(SETTINGS, max_steps=0), tmp_path, on_start=lambda *_: pytest.fail("started"))
+    training = Training(
+        student, EXAMPLES, replace(SETTINGS, max_steps=0), tmp_path, on_start=lambda *_: pytest.fail("started")
+    )
     assert_equal(training.run(), student.adapter)
 
 
@@ -198,11 +202,15 @@ def test_nothing_is_compiled_after_the_first_epoch(whole, compiled_by_step):
 def test_a_loss_that_is_not_finite_names_the_step_and_its_sessions(student, tmp_path):
     settings = replace(SETTINGS, learning_rate=1e30, checkpoint_every=1)
     training = Training(student, EXAMPLES, settings, tmp_path)
-    with pytest.raises(FloatingPointError, match=r"^step 2: loss \S+, gradient norm \S+; sessions: a/a\d+(, a/a\d+){4}$"):
+    with pytest.raises(
+        FloatingPointError, match=r"^step 2: loss \S+, gradient norm \S+; sessions: a/a\d+(, a/a\d+){4}$"
+    ):
         training.run()
     assert training.progress.steps == 1
     restored, progress = Checkpoints(tmp_path).restore({"train": training.state, "best": training.best})
-    assert progress["steps"] == 1 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored["train"].adapter))
+    assert progress["steps"] == 1 and all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored["train"].adapter)
+    )
 
 
 def test_no_examples_are_an_error(student, tmp_path):

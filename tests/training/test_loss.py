@@ -11,7 +11,12 @@ from kdjax.training.loss import CHUNK
 
 @pytest.mark.parametrize(
     ("count", "dtype", "tolerance"),
-    [(1, "float32", 1e-5), (CHUNK, "float32", 1e-5), (2 * CHUNK + 44, "float32", 1e-5), (2 * CHUNK + 44, "bfloat16", 2e-2)],
+    [
+        (1, "float32", 1e-5),
+        (CHUNK, "float32", 1e-5),
+        (2 * CHUNK + 44, "float32", 1e-5),
+        (2 * CHUNK + 44, "bfloat16", 2e-2),
+    ],
 )
 def test_target_nll_and_its_gradient_are_those_of_log_softmax(count, dtype, tolerance):
     rng = np.random.default_rng(0)
@@ -44,7 +49,9 @@ def test_token_losses_are_those_of_full_logits(student, two_domains, plain):
     """Behind the shared prefix, in the order of the targets, and 0 where there is none."""
     batch = lay_out(two_domains, plan_groups(two_domains, 1), 11, 1, PAD)[0]
     rows = jax.tree.map(lambda array: array[0], batch.rows)
-    losses = jax.jit(lambda *arrays: token_losses(student.graph, *arrays))(student.adapter, student.base, batch.prefix, rows)
+    losses = jax.jit(lambda *arrays: token_losses(student.graph, *arrays))(
+        student.adapter, student.base, batch.prefix, rows
+    )
     expected = plain.losses([two_domains[i] for i in batch.members])
     for row, weights, right in zip(np.asarray(losses), rows.weights, expected, strict=True):
         np.testing.assert_allclose(row[weights > 0], right, rtol=1e-4)

@@ -32,7 +32,9 @@ def test_any_cut_gives_the_same_step(two_domains, groups, descent, plain):
     buckets = (Bucket(16, 16), *groups["a"].buckets)
     in_buckets = lay_out(examples, {"a": replace(groups["a"], buckets=buckets)}, 4, 1, PAD)
     assert len({batch.rows.tokens.shape for batch in in_buckets}) == 2
-    in_parts = [batch for part in (examples[:1], examples[1:6], examples[6:]) for batch in lay_out(part, groups, 4, 1, PAD)]
+    in_parts = [
+        batch for part in (examples[:1], examples[1:6], examples[6:]) for batch in lay_out(part, groups, 4, 1, PAD)
+    ]
     assert [len(batch.members) for batch in in_parts] == [1, 4, 1, 4, 1]
     assert_same(descent(in_buckets), expected)
     assert_same(descent(in_parts), expected)
@@ -50,7 +52,9 @@ def test_padding_cannot_be_seen(two_domains, groups, descent):
         length, target = rows.tokens.shape[-1], rows.weights > 0
         return replace(
             rows,
-            tokens=mixed((np.arange(length) < rows.lengths[..., None]) & target.any(-1, keepdims=True), rows.tokens, 259),
+            tokens=mixed(
+                (np.arange(length) < rows.lengths[..., None]) & target.any(-1, keepdims=True), rows.tokens, 259
+            ),
             positions=mixed(target, rows.positions, length),
             labels=mixed(target, rows.labels, 259),
             ids=mixed(rows.ids >= 0, rows.ids, 50),
@@ -66,18 +70,24 @@ def test_padding_cannot_be_seen(two_domains, groups, descent):
 def test_four_devices_give_the_step_of_one(model_folder, tmp_path, two_domains, plain, compiled):
     """And without the psum they do not: pmap would give one device's value back, and say nothing."""
     script = Path(__file__).with_name("step_on_devices.py")
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",  # compiles in half the time
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-    }
+    environment = (
+        os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",  # compiles in half the time
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        }
+    )
     subprocess.run([sys.executable, script, model_folder, tmp_path / "step.npz"], check=True, env=environment)
     expected = plain(two_domains[:11])
     with np.load(tmp_path / "step.npz") as found:
         assert found["devices"] == 4
         structure = jax.tree.structure(expected[1])
         steps = {
-            name: (found[f"{name}/loss"], jax.tree.unflatten(structure, [found[f"{name}/{i}"] for i in range(structure.num_leaves)]))
+            name: (
+                found[f"{name}/loss"],
+                jax.tree.unflatten(structure, [found[f"{name}/{i}"] for i in range(structure.num_leaves)]),
+            )
             for name in ("summed", "forgotten")
         }
     assert_same(steps["summed"], expected)

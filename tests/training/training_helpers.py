@@ -90,7 +90,9 @@ class Plain:
 
         self._losses = jax.jit(losses)
         self._mean = jax.jit(
-            jax.value_and_grad(lambda adapter, base, tokens, targets: losses(adapter, base, tokens, targets).sum() / targets.sum())
+            jax.value_and_grad(
+                lambda adapter, base, tokens, targets: losses(adapter, base, tokens, targets).sum() / targets.sum()
+            )
         )
 
     def losses(self, examples: list[Example]) -> list[np.ndarray]:
