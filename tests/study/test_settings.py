@@ -23,6 +23,7 @@ def test_the_default_is_valid():
         ("data.domains", (), "empty"),
         ("train.batch_size", 0, "at least 1"),
         ("train.max_steps", -2, "at least -1"),
+        ("train.max_grad_norm", 0.0, "above 0"),
         ("student.dtype", "float16", "bfloat16"),
         ("student.quantization", "int8", "None"),
         ("lora.r", 0, "at least 1"),
