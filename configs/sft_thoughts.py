@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/sft_thoughts.py
 
-The teacher thinks about every training session (160 in the demo), so this takes longer than sft_rules: about half an hour on two
-CPU cores. `:smoke` runs in seconds.
+The teacher thinks about every training session (160 in the demo), so this takes much longer than
+sft_rules. `:smoke` runs in seconds.
 """
 
 from configs.base import base, smoke
