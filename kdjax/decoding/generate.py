@@ -32,7 +32,7 @@ class Constraint:
 
 
 class Generator:
-    """Answers prompts with a student. Compiled programs and the placed base are kept, so one generator serves all epochs.
+    """Answers prompts with a student. Compiled programs are kept, so one generator serves all epochs.
 
     Args:
         max_new_tokens: most tokens of an answer, the end-of-turn token included.
@@ -48,18 +48,18 @@ class Generator:
     def __call__(
         self,
         adapter: dict,
-        base: dict,
         prompts: Sequence[Example],
         n_items: Sequence[int],
         constraint: Constraint,
         on_batch: Callable[[int], None] = lambda rows: None,
     ) -> list[Completion]:
-        """One completion per prompt, in order. `n_items[i]` is the number of products of prompt i; `on_batch` hears how many are done more."""
+        """One completion per prompt, in order, by the student's base with `adapter`. `n_items[i]` is the number of products of prompt i; `on_batch` hears how many are done more."""
         automaton, starts = self._compile(n_items, constraint)
         groups = plan_groups(prompts, self._buckets)
         answers: list[Completion | None] = [None] * len(prompts)
         for batch in lay_out(prompts, groups, self._rows, self._devices, self._student.tokenizer.eos_id):
-            tokens = self._run(adapter, base, batch.prefix, batch.rows, automaton, self._start_states(batch, starts))
+            start = self._start_states(batch, starts)
+            tokens = self._run(adapter, self._student.base, batch.prefix, batch.rows, automaton, start)
             for member, ids in zip(batch.members, np.asarray(tokens).reshape(-1, self._steps), strict=False):
                 answers[member] = self._completion(ids.tolist())
             on_batch(len(batch.members))

@@ -12,12 +12,12 @@ from kdjax.decoding import Generator
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
 from kdjax.sources import load_tokenizer, read_config, resolve
-from kdjax.student import Student, load_student
+from kdjax.student import Student, decoder_config, load_student
 from kdjax.study import examples as asking
 from kdjax.study.distil import Cards, card_path, distil
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
-from kdjax.study.scores import prediction_rows, results, strict_scores
+from kdjax.study.scores import prediction_rows, results, scores
 from kdjax.study.settings import check, config_hash, lora_config, train_settings
 from kdjax.study.workdir import claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Training, preview, replicate
@@ -33,7 +33,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
     files = resolve(config.student.source)
     tokenizer = load_tokenizer(files)
-    asking.check_before_distilling(config, tokenizer, domains, read_config(files)["max_position_embeddings"])
+    positions = decoder_config(read_config(files), config.student.source).max_position_embeddings
+    asking.check_before_distilling(config, tokenizer, domains, positions)
     folder = Path(workdir)
     claim(folder, config, domains)
     with RunLog(folder) as log:
@@ -61,10 +62,16 @@ class Cell:
                 )
             with stage(self.log, "load"):
                 student = self._load()
+            generator = Generator(
+                student,
+                max_new_tokens=self.config.eval.max_new_tokens,
+                rows_per_device=self.config.eval.batch_size,
+                buckets=self.config.eval.buckets,
+            )
             if self.config.knowledge.keep == "validated":
                 with stage(self.log, "validate knowledge"):
-                    cards = self._validated(student, cards)
-            self._train_and_evaluate(student, cards)
+                    cards = self._validated(student, generator, cards)
+            self._train_and_evaluate(student, generator, cards)
         self._show()
 
     def _load(self) -> Student:
@@ -82,26 +89,23 @@ class Cell:
         record_devices(self.folder)
         return student
 
-    def _train_and_evaluate(self, student: Student, cards: Mapping[str, Cards]) -> None:
+    def _train_and_evaluate(self, student: Student, generator: Generator, cards: Mapping[str, Cards]) -> None:
         config, knowledge = self.config, asking.contexts(cards)
         examples = asking.training_set(student.tokenizer, self.domains, cards)
-        asking.check_fit(config, examples, student.config.max_position_embeddings)
+        test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
+        validation = asking.questions(config, student.tokenizer, self.domains, knowledge, "validation")
+        asking.check_fit(
+            config, [*examples, *validation.prompts, *test.prompts], student.config.max_position_embeddings
+        )
         proved = asking.prove_and_write(self.folder, self.domains, cards, examples)
         self.log.say(f"{len(examples)} training examples; {proved} sources proved to be training sessions")
-        test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
-        generator = Generator(
-            student,
-            max_new_tokens=config.eval.max_new_tokens,
-            rows_per_device=config.eval.batch_size,
-            buckets=config.eval.buckets,
-        )
         trains, before, counts, history = config.train.max_steps != 0, None, {}, []
         if trains:
             before = self._answers(
                 generator, student, test, "predictions_before.jsonl", "evaluate before", "test before"
             )
             with stage(self.log, "train"):
-                training = self._training(student, examples, generator, knowledge)
+                training = self._training(student, generator, examples, validation)
                 student.adapter = training.run()
             counts, history = training.progress.counts(), training.progress.history
         after = self._answers(generator, student, test, "predictions.jsonl", "evaluate", "test")
@@ -115,8 +119,7 @@ class Cell:
         self._report(metrics, history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
-    def _training(self, student: Student, examples, generator: Generator, knowledge: Mapping[str, str]) -> Training:
-        validation = asking.questions(self.config, student.tokenizer, self.domains, knowledge, "validation")
+    def _training(self, student: Student, generator: Generator, examples, validation: Questions) -> Training:
         progress: list[Progress] = []
 
         def start(batches, step: int) -> None:
@@ -126,9 +129,7 @@ class Cell:
             progress.append(Progress(training.total, "train step", self.log, initial=step))
 
         def validate(adapter: dict) -> dict:
-            return strict_scores(
-                prediction_rows(validation, self._generate(generator, adapter, student.base, validation, "validation"))
-            )
+            return scores(self._rows(generator, adapter, validation, "validation"))
 
         def hear(row: dict) -> None:
             if "validation" in row:
@@ -153,7 +154,7 @@ class Cell:
             on_start=start,
             on_event=hear,
         )
-        return training
+        return training  # a name, because `start` reads its total
 
     def _answers(
         self, generator: Generator, student: Student, asked: Questions, name: str, what: str, label: str
@@ -162,37 +163,27 @@ class Cell:
         path = self.folder / name
         if not path.is_file():
             with stage(self.log, what):
-                completions = self._generate(generator, student.adapter, student.base, asked, label)
-            write_jsonl(path, prediction_rows(asked, completions))
+                rows = self._rows(generator, student.adapter, asked, label)
+            write_jsonl(path, rows)
         return read_jsonl(path)
 
-    def _generate(self, generator: Generator, adapter: dict, base: dict, asked: Questions, label: str):
+    def _rows(self, generator: Generator, adapter: dict, asked: Questions, label: str) -> list[dict]:
+        """Answer the questions with an adapter: prediction rows."""
+        sizes, form = [len(session) for session in asked.sessions], asking.constraint(self.config)
         with Progress(len(asked.prompts), label, self.log) as progress:
-            sizes = [len(session) for session in asked.sessions]
-            return generator(
-                adapter, base, asked.prompts, sizes, asking.constraint(self.config), on_batch=progress.update
-            )
+            completions = generator(adapter, asked.prompts, sizes, form, on_batch=progress.update)
+        return prediction_rows(asked, completions)
 
-    def _validated(self, student: Student, cards: Mapping[str, Cards]) -> dict[str, Cards]:
+    def _validated(self, student: Student, generator: Generator, cards: Mapping[str, Cards]) -> dict[str, Cards]:
         """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions."""
         config, kept = self.config, {}
-        generator = Generator(
-            student,
-            max_new_tokens=config.eval.max_new_tokens,
-            rows_per_device=config.eval.batch_size,
-            buckets=config.eval.buckets,
-        )
         for name, forms in cards.items():
             domain = {name: self.domains[name]}
 
             def score(form: str, chosen: list[Card], domain=domain, name=name) -> float:
                 context = asking.contexts({name: {form: chosen}})
                 asked = asking.questions(config, student.tokenizer, domain, context, "validation")
-                return strict_scores(
-                    prediction_rows(
-                        asked, self._generate(generator, student.adapter, student.base, asked, "validation")
-                    )
-                )["strict"]["f1"]
+                return scores(self._rows(generator, student.adapter, asked, "validation"))["strict"]["f1"]
 
             kept[name] = dict(forms)
             for form in set(forms) - {"thoughts"}:

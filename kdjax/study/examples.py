@@ -81,7 +81,12 @@ def check_before_distilling(
         for name, domain in domains.items():
             if not domain.splits[split]:
                 raise InputError(f"domain {name}: the {split} split is empty")
-    check_fit(config, training_set(tokenizer, domains, empty), positions)
+    prompts = [
+        p
+        for split in ("validation", "test")
+        for p in questions(config, tokenizer, domains, contexts(empty), split).prompts
+    ]
+    check_fit(config, [*training_set(tokenizer, domains, empty), *prompts], positions)
 
 
 def check_fit(config: ConfigDict, examples: Sequence[Example], positions: int) -> None:

@@ -72,7 +72,7 @@ def _golden(student: Student, knowledge: str) -> dict:
     session = Session("golden", tuple(map(str, range(count))), GOLDEN_TITLES, ((),) * count)
     prompt = prompt_example(student.tokenizer, "golden", session, knowledge)
     generator = Generator(student, max_new_tokens=GOLDEN_TOKENS, rows_per_device=1, buckets=1)
-    [completion] = generator(student.adapter, student.base, [prompt], [count], Constraint("none"))
+    [completion] = generator(student.adapter, [prompt], [count], Constraint("none"))
     logits = np.asarray(student.logits(np.asarray([prompt.prompt_ids])))[0, -1]
     top = np.argsort(-logits, kind="stable")[:GOLDEN_LOGITS]
     return {

@@ -55,7 +55,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
     with RunLog(workdir) as log:
         with Progress(len(sessions), "sessions", log) as progress:
             completions = generator(
-                student.adapter, student.base, prompts, [len(s) for s in sessions], form, on_batch=progress.update
+                student.adapter, prompts, [len(s) for s in sessions], form, on_batch=progress.update
             )
         rows = [_row(session, completion.text) for session, completion in zip(sessions, completions, strict=True)]
         path = Path(workdir) / "bundles.jsonl"

@@ -36,7 +36,7 @@ def prediction_rows(questions: Questions, completions: Sequence[Completion]) -> 
     return rows
 
 
-def strict_scores(rows: Sequence[Mapping]) -> dict:
+def scores(rows: Sequence[Mapping]) -> dict:
     """The three groups of metrics of prediction rows."""
     return from_counts(_counts(rows).sum(axis=0))
 

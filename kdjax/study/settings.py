@@ -82,7 +82,9 @@ def check(config: ConfigDict) -> None:
             if _at(config, field) < lowest:
                 raise InputError(f"config.{field}={_at(config, field)} must be at least {lowest}")
     if config.train.max_grad_norm <= 0:
-        raise InputError(f"config.train.max_grad_norm={config.train.max_grad_norm} must be above 0; 0 would stop learning")
+        raise InputError(
+            f"config.train.max_grad_norm={config.train.max_grad_norm} must be above 0; 0 would stop learning"
+        )
     lora_config(config)
 
 

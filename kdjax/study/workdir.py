@@ -44,7 +44,7 @@ def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> N
     }
     resolved = json.loads(json.dumps(config.to_dict()))
     if path.is_file():
-        recorded = _read(path)
+        recorded = record(workdir)
         changed = differences(
             {"config": recorded["config"], "data": recorded["data"]}, {"config": resolved, "data": data}
         )
@@ -70,8 +70,15 @@ def record_devices(workdir: Path) -> None:
 
 
 def record(workdir: Path) -> dict:
-    """What `claim` wrote: config, hash, versions, devices, data."""
-    return _read(workdir / "config.json")
+    """What `claim` wrote: config, hash, versions, devices, data. InputError if it is not that."""
+    path = workdir / "config.json"
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if not {"config", "data"} <= recorded.keys():
+            raise ValueError("config or data is missing")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a run's config.json ({error}); choose another --workdir") from error
+    return recorded
 
 
 @contextmanager
@@ -89,11 +96,3 @@ def stage_seconds(workdir: Path) -> dict[str, float]:
         if row["event"] == "stage":
             seconds[row["name"]] = round(seconds.get(row["name"], 0.0) + row["seconds"], 3)
     return seconds
-
-
-def _read(path: Path) -> dict:
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        return recorded | {"config": recorded["config"], "data": recorded["data"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run's config.json ({error!r}); choose another --workdir") from error

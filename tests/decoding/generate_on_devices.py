@@ -12,5 +12,5 @@ from kdjax.decoding import Constraint, Generator
 assert jax.local_device_count() == 4
 student = tiny_student(Path(sys.argv[1]))
 generator = Generator(student, max_new_tokens=STEPS, rows_per_device=1, buckets=1)
-completions = generator(student.adapter, student.base, PROMPTS, [5] * len(PROMPTS), Constraint("none"))
+completions = generator(student.adapter, PROMPTS, [5] * len(PROMPTS), Constraint("none"))
 print(json.dumps([completion.token_ids for completion in completions]))

@@ -47,7 +47,7 @@ def generator(student) -> Generator:
 
 @pytest.fixture(scope="module")
 def completions(student, generator):
-    return generator(student.adapter, student.base, PROMPTS, SIZES, FREE)
+    return generator(student.adapter, PROMPTS, SIZES, FREE)
 
 
 def test_free_answers_are_those_of_the_naive_loop(completions, expected):
@@ -84,10 +84,10 @@ def test_free_answers_are_those_of_transformers(student, expected, tmp_path):
 
 def test_answers_stand_in_the_order_of_the_prompts_and_nothing_is_compiled_anew(student, generator, completions):
     before, heard = compile_seconds(), []
-    again = generator(student.adapter, student.base, PROMPTS[::-1], SIZES, FREE, on_batch=heard.append)
+    again = generator(student.adapter, PROMPTS[::-1], SIZES, FREE, on_batch=heard.append)
     assert again == completions[::-1]
     assert sum(heard) == len(PROMPTS) and max(heard) <= 4
-    other = generator(jax.tree.map(np.zeros_like, student.adapter), student.base, PROMPTS, SIZES, FREE)
+    other = generator(jax.tree.map(np.zeros_like, student.adapter), PROMPTS, SIZES, FREE)
     assert other != completions  # it is the given adapter that answers
     assert compile_seconds() == before
 
@@ -98,7 +98,7 @@ def test_answers_stand_in_the_order_of_the_prompts_and_nothing_is_compiled_anew(
 def test_constrained_answers_are_those_of_the_naive_loop(student, constraint):
     """Each row under the language of its own session."""
     generator = Generator(student, max_new_tokens=STEPS, rows_per_device=7, buckets=1)
-    found = generator(student.adapter, student.base, PROMPTS, SIZES, constraint)
+    found = generator(student.adapter, PROMPTS, SIZES, constraint)
     languages = [session_language(constraint.mode, n, constraint.marker) for n in SIZES]
     automaton, starts = compile_automaton(languages, student.tokenizer, student.config.vocab_size, STEPS)
     rows = write(automaton, starts, STEPS, END, lambda rows: next_logits(student, rows))
@@ -122,8 +122,8 @@ def test_four_devices_give_the_answers_of_one(model_folder, completions):
 def test_a_budget_too_small_for_an_answer_is_an_error(student):
     generator = Generator(student, max_new_tokens=7, rows_per_device=4, buckets=1)
     with pytest.raises(InputError, match="eval.max_new_tokens=7: the shortest answer takes 8 tokens"):
-        generator(student.adapter, student.base, PROMPTS, SIZES, Constraint("items"))
+        generator(student.adapter, PROMPTS, SIZES, Constraint("items"))
 
 
 def test_no_prompts_no_answers(student, generator):
-    assert generator(student.adapter, student.base, [], [], FREE) == []
+    assert generator(student.adapter, [], [], FREE) == []
