@@ -23,6 +23,8 @@ def main(argv: list[str]) -> None:
         raise InputError(f"unexpected arguments: {' '.join(argv[1:])}; fields are written --config.train.epochs=2")
     if CONFIG.value is None:
         raise InputError("name a config, as in --config=configs/sft_rules.py")
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = -1  # warnings; app.run makes it info, at which Orbax tells each of its steps
     config = CONFIG.value
     if config.job not in JOBS:
         raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
@@ -40,7 +42,6 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "the load_module")  # ml_collections loads the config file in the old way
-    flags.FLAGS.set_default("verbosity", -1)  # warnings; Orbax tells each of its steps at info
     try:
         app.run(main, flags_parser=parse_flags)
     except InputError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -78,6 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
     assert process.returncode == -signal.SIGKILL and not (workdir / "metrics.json").exists()
     continued = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
+    assert not re.search(r"(?m)^I\d{4} ", continued.stderr)  # no library's info on the console
     whole, parts = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (finished[0], workdir))
     assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
 
