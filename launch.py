@@ -23,8 +23,6 @@ def main(argv: list[str]) -> None:
         raise InputError(f"unexpected arguments: {' '.join(argv[1:])}; fields are written --config.train.epochs=2")
     if CONFIG.value is None:
         raise InputError("name a config, as in --config=configs/sft_rules.py")
-    if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = -1  # warnings; app.run makes it info, at which Orbax tells each of its steps
     config = CONFIG.value
     if config.job not in JOBS:
         raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
@@ -35,9 +33,12 @@ def main(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser; an unknown field of the config becomes an error that names the nearest one."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
         raise InputError(str(error).replace("\\n", " ").replace("\\", "").strip("'\"")) from error
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = -1  # warnings; app.run would make it info, at which Orbax tells each of its steps
+    return rest
 
 
 if __name__ == "__main__":

@@ -43,15 +43,20 @@ def base(name: str) -> ConfigDict:
         student=create(
             source=DEFAULT_MODEL,
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
-            quantization=placeholder(str),
+            quantization=placeholder(str),  # of the frozen base: "int8" or "nf4" (QLoRA); left empty: none
             dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
         ),
         lora=create(  # PEFT's names and meanings
             r=16,
             lora_alpha=32.0,
             lora_dropout=0.0,
-            target_modules="all-linear",
-            use_rslora=False,
+            target_modules="all-linear",  # or "q_proj,v_proj", or a regular expression of the path, model.layers.0.self_attn.q_proj
+            exclude_modules="",  # in the same form
+            use_rslora=False,  # scale by alpha / √r
+            use_dora=False,
+            rank_pattern=(),  # pairs like ("q_proj", 32): another rank where a path ends like this (regular expression)
+            alpha_pattern=(),  # the same for lora_alpha
+            layers_to_transform=(),  # numbers of the layers to adapt; (): all
         ),
         train=create(
             epochs=2,

@@ -1,6 +1,7 @@
 """PEFT's adapter format in and out, and merged Hugging Face folders."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -9,21 +10,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdjax.errors import InputError
-from kdjax.student.lora import LoraConfig
+from kdjax.student.lora_config import LINEAR_PATHS, LoraConfig
+from kdjax.student.quantization import dequantize, is_quantized
 from kdjax.student.weights_in import flat_items, tensor_names
 
 PREFIX = "base_model.model."
 SHARD_BYTES = 4 << 30
+NOT_COMPUTED = ("modules_to_save", "fan_in_fan_out", "alora_invocation_tokens", "use_qalora", "target_parameters")
+NOT_COMPUTED += ("layers_pattern", "trainable_token_indices", "lora_bias", "layer_replication")
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others (PiSSA, OLoRA, …) take a part out of the base
 
 
 def save_adapter(folder: Path, adapter: dict, lora: LoraConfig, base_name: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors, then read the file back and compare every tensor.
 
-    `target_modules` are the layers written: PEFT drops in silence what the list does not name.
+    `target_modules` are the maps written, by their names, or by their full paths where not every layer has them: PEFT drops in
+    silence what the list does not name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = peft_tensors(adapter)
+    tensors = peft_tensors(adapter, lora)
     path = folder / "adapter_model.safetensors"
     save_file(tensors, path, metadata={"format": "pt"})
     with safe_open(path, framework="numpy") as written:
@@ -38,33 +43,54 @@ def save_adapter(folder: Path, adapter: dict, lora: LoraConfig, base_name: str) 
         "r": lora.r,
         "lora_alpha": lora.lora_alpha,
         "lora_dropout": lora.lora_dropout,
-        "target_modules": sorted(lora.modules()),
+        "target_modules": _targets(lora, _layers_of(adapter)),
         "use_rslora": lora.use_rslora,
-        "use_dora": False,
+        "use_dora": lora.use_dora,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "rank_pattern": {},
-        "alpha_pattern": {},
+        "rank_pattern": dict(lora.rank_pattern),
+        "alpha_pattern": dict(lora.alpha_pattern),
         "layers_to_transform": None,
         "layers_pattern": None,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def peft_tensors(adapter: dict) -> dict[str, np.ndarray]:
-    """PEFT's key → array: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight and so on.
+def peft_tensors(adapter: dict, lora: LoraConfig) -> dict[str, np.ndarray]:
+    """PEFT's key → array: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight and so on, each of its own layer's rank.
 
     Arrays are contiguous copies: safetensors writes transposed or sliced views corrupted, without a word.
     """
-    tensors = {}
+    stacks = {path: np.asarray(stacked) for path, stacked in flat_items(adapter)}
+    return {key: np.ascontiguousarray(stacks[path][index]) for key, path, index in _peft_keys(adapter, lora)}
+
+
+def _peft_keys(adapter: dict, lora: LoraConfig) -> Iterator[tuple[str, tuple[str, ...], tuple]]:
+    """(PEFT's key, path of the stack, index of the tensor in it), layer by layer; padding and layers without adapter are left out."""
+    plans = lora.plans(_layers_of(adapter))
     for path, stacked in flat_items(adapter):
-        arrays = np.asarray(stacked)
-        for layer, name in enumerate(tensor_names(path, len(arrays))):
-            tensors[f"{PREFIX}{name}.weight"] = np.ascontiguousarray(arrays[layer])
-    return tensors
+        ranks = plans[path[-2]].ranks
+        for layer, name in enumerate(tensor_names(path, stacked.shape[0])):
+            rows = slice(ranks[layer])
+            if ranks[layer] and path[-1] == "lora_magnitude_vector":
+                yield f"{PREFIX}{name}", path, (layer,)
+            elif ranks[layer]:
+                yield f"{PREFIX}{name}.weight", path, (layer, rows) if path[-1] == "lora_A" else (layer, ..., rows)
+
+
+def _layers_of(adapter: dict) -> int:
+    return jax.tree.leaves(adapter)[0].shape[0]
+
+
+def _targets(lora: LoraConfig, layers: int) -> list[str]:
+    plans = lora.plans(layers)
+    adapted = {name: [layer for layer, rank in enumerate(plan.ranks) if rank] for name, plan in plans.items()}
+    if all(len(where) in (0, layers) for where in adapted.values()):
+        return sorted(name for name, where in adapted.items() if where)
+    return [f"model.layers.{layer}.{LINEAR_PATHS[name]}" for name, where in sorted(adapted.items()) for layer in where]
 
 
 def read_lora_config(folder: Path) -> LoraConfig:
@@ -78,17 +104,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config["peft_type"] != "LORA":
             raise InputError(f"{path}: peft_type {config['peft_type']!r} is not supported, only 'LORA'")
-        absent = (
-            "use_dora",
-            "rank_pattern",
-            "alpha_pattern",
-            "layers_to_transform",
-            "modules_to_save",
-            "fan_in_fan_out",
-            "alora_invocation_tokens",
-            "use_qalora",
-        )
-        for name in absent:
+        for name in NOT_COMPUTED:
             if config.get(name):
                 raise InputError(f"{path}: {name}={config[name]!r} is not supported")
         init = config.get("init_lora_weights", True)
@@ -96,27 +112,35 @@ def read_lora_config(folder: Path) -> LoraConfig:
             raise InputError(f"{path}: init_lora_weights={init!r} is not supported: it belongs to a changed base")
         if config.get("bias", "none") != "none":
             raise InputError(f"{path}: bias={config['bias']!r} is not supported, only 'none'")
-        targets = config["target_modules"]
-        if not isinstance(
-            targets, str
-        ):  # PEFT writes "all-linear" as full paths; `load_adapter` checks which are there
-            targets = sorted({name.rsplit(".", 1)[-1] for name in targets})
         # PEFT's defaults, where a field is absent
         return LoraConfig(
             r=config.get("r", 8),
             lora_alpha=config.get("lora_alpha", 8),
             lora_dropout=config.get("lora_dropout", 0.0),
-            target_modules=targets,
+            target_modules=_strings(config["target_modules"]),
+            exclude_modules=_strings(config.get("exclude_modules") or ()),
             use_rslora=config.get("use_rslora", False),
+            use_dora=config.get("use_dora", False),
+            rank_pattern=config.get("rank_pattern") or {},
+            alpha_pattern=config.get("alpha_pattern") or {},
+            layers_to_transform=config.get("layers_to_transform"),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable PEFT adapter config ({error!r})") from error
 
 
-def load_adapter(folder: Path, abstract: dict) -> dict:
-    """The adapter's arrays, float32, stacked over layers as `abstract` says.
+def _strings(value) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return value
+    if not all(isinstance(entry, str) for entry in value):
+        raise TypeError(f"a list of names holds {value!r}")
+    return tuple(sorted(value))
+
+
+def load_adapter(folder: Path, abstract: dict, lora: LoraConfig) -> dict:
+    """The adapter's arrays, float32, stacked over layers as `abstract` says, ranks that differ padded with zeros.
 
     Raises:
         InputError: a tensor is missing, unexpected or of another shape (PEFT itself would load the rest in silence).
@@ -130,28 +154,23 @@ def load_adapter(folder: Path, abstract: dict) -> dict:
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    expected = {
-        f"{PREFIX}{name}.weight"
-        for tree_path, leaf in flat_items(abstract)
-        for name in tensor_names(tree_path, leaf.shape[0])
-    }
-    if expected != set(tensors):
-        missing, unexpected = sorted(expected - set(tensors))[:3], sorted(set(tensors) - expected)[:3]
+    stacks = {tree_path: np.zeros(leaf.shape, np.float32) for tree_path, leaf in flat_items(abstract)}
+    slots = {key: stacks[tree_path][index] for key, tree_path, index in _peft_keys(abstract, lora)}
+    if slots.keys() != tensors.keys():
+        missing, unexpected = sorted(slots.keys() - tensors.keys())[:3], sorted(tensors.keys() - slots.keys())[:3]
         raise InputError(f"{path}: does not fit the model: missing {missing}, unexpected {unexpected}")
-
-    def stack(tree_path, leaf):
-        names = tensor_names(tuple(key.key for key in tree_path), leaf.shape[0])
-        parts = [tensors[f"{PREFIX}{name}.weight"].astype(np.float32) for name in names]
-        for name, part in zip(names, parts, strict=True):
-            if part.shape != leaf.shape[1:]:
-                raise InputError(f"{path}: {name} has shape {part.shape}, expected {leaf.shape[1:]}")
-        return jax.numpy.asarray(np.stack(parts))
-
-    return jax.tree.map_with_path(stack, abstract)
+    for key, slot in slots.items():
+        if tensors[key].shape != slot.shape:
+            raise InputError(f"{path}: {key} has shape {tensors[key].shape}, expected {slot.shape}")
+        slot[...] = tensors[key]
+    return jax.tree.map_with_path(lambda p, _: jax.numpy.asarray(stacks[tuple(key.key for key in p)]), abstract)
 
 
 def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None, config: dict) -> None:
-    """Write config.json and (sharded) safetensors with W + scaling · B A, in the base's dtype; the sum is taken in float32."""
+    """Write config.json and (sharded) safetensors with the adapter added in, in the base's dtype; the sum is taken in float32.
+
+    A quantised base is written dequantised: what the student computed with, at full size.
+    """
     if any(folder.glob("model*.safetensors")):
         raise InputError(
             f"{folder} holds weights already, and a loader would mix them with these; choose an empty folder"
@@ -159,18 +178,21 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, np.ndarray]] = [{}]
     room = SHARD_BYTES
+    dtype = base["norm"]["weight"].dtype
     for path, leaf in flat_items(base):
-        arrays, update = np.asarray(leaf), _update_of(adapter, path[:-1], lora)
-        if path[0] != "layers":
-            arrays = arrays[None]
-        for layer, name in enumerate(tensor_names(path, len(arrays))):
-            tensor = arrays[layer]
-            if update is not None and path[-1] == "weight":
-                tensor = (tensor.astype(np.float32) + update(layer)).astype(tensor.dtype)
+        stacked = path[0] == "layers"
+        arrays = leaf if stacked else jax.tree.map(lambda array: array[None], leaf)
+        update = _update_of(adapter, path[:-1], lora) if path[-1] == "weight" else None
+        for layer, name in enumerate(tensor_names(path, jax.tree.leaves(arrays)[0].shape[0])):
+            part = jax.tree.map(lambda array: np.asarray(array[layer]), arrays)  # noqa: B023
+            tensor = np.asarray(dequantize(**part)) if is_quantized(part) else part
+            if update is not None:
+                tensor = update(layer, tensor.astype(np.float32))
+            tensor = np.ascontiguousarray(tensor.astype(dtype))
             if tensor.nbytes > room and shards[-1]:
                 shards.append({})
                 room = SHARD_BYTES
-            shards[-1][name] = np.ascontiguousarray(tensor)
+            shards[-1][name] = tensor
             room -= tensor.nbytes
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
@@ -183,17 +205,27 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
         (folder / "model.safetensors.index.json").write_text(
             json.dumps(index, indent=2, sort_keys=True), encoding="utf-8"
         )
-    dtype = str(jax.tree.leaves(base)[0].dtype)
     (folder / "config.json").write_text(
-        json.dumps(config | {"dtype": dtype, "torch_dtype": dtype}, indent=2, sort_keys=True), encoding="utf-8"
+        json.dumps(config | {"dtype": str(dtype), "torch_dtype": str(dtype)}, indent=2, sort_keys=True),
+        encoding="utf-8",
     )
 
 
 def _update_of(adapter: dict, module: tuple[str, ...], lora: LoraConfig | None):
-    """layer → scaling · B A of the linear map at `module`, or None where it has no adapter."""
+    """(layer, weight) → the weight with the adapter of the linear map at `module` in it, or None where it has no adapter."""
     for name in module:
         adapter = adapter.get(name, {})
     if "lora_A" not in adapter:
         return None
-    a, b = np.asarray(adapter["lora_A"]), np.asarray(adapter["lora_B"])
-    return lambda layer: lora.scaling * (b[layer] @ a[layer])
+    arrays = {name: np.asarray(array) for name, array in adapter.items()}
+    plan = lora.plans(len(arrays["lora_A"]))[module[-1]]
+
+    def add(layer: int, weight: np.ndarray) -> np.ndarray:
+        if not plan.ranks[layer]:
+            return weight
+        weight = weight + plan.scales[layer] * (arrays["lora_B"][layer] @ arrays["lora_A"][layer])
+        if lora.use_dora:
+            weight *= (arrays["lora_magnitude_vector"][layer] / np.linalg.norm(weight, axis=1))[:, None]
+        return weight
+
+    return add

@@ -45,16 +45,23 @@ def causal_attention(
     query: Float[Array, "kv batch length group head_dim"],
     keys: Float[Array, "kv batch length head_dim"],
     values: Float[Array, "kv batch length head_dim"],
-    prefix: Segment | None = None,
+    prefix: tuple[Float[Array, "kv keys head_dim"], Float[Array, "kv keys head_dim"]] | None = None,
+    window: int | None = None,
 ) -> Float[Array, "kv batch length group head_dim"]:
-    """Causal attention of each row to itself, and to all of a shared prefix where one is given."""
+    """Causal attention of each row to itself, and to a shared prefix where one is given; with `window`, at most to so many last tokens."""
     kv, batch, length, group, head_dim = query.shape
     blocks = []
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         rows = query[:, :, start:stop].reshape(kv, batch, (stop - start) * group, head_dim)
         position = jnp.repeat(jnp.arange(start, stop), group)
-        own = (keys[:, :, :stop], values[:, :, :stop], position[:, None] >= jnp.arange(stop))
-        out = attend(rows, [own] if prefix is None else [prefix, own])
+        distance = position[:, None] - jnp.arange(stop)
+        seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        segments: list[Segment] = [(keys[:, :, :stop], values[:, :, :stop], seen)]
+        if prefix is not None:
+            size = prefix[0].shape[1]
+            near = None if window is None else size + position[:, None] - jnp.arange(size) < window
+            segments.insert(0, (*prefix, near))
+        out = attend(rows, segments)
         blocks.append(out.reshape(kv, batch, stop - start, group, head_dim))
     return jnp.concatenate(blocks, axis=2)

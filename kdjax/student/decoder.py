@@ -1,18 +1,20 @@
-"""One decoder for the Llama family, over a shared prefix and a batch of examples; layers are stacked and scanned."""
+"""One decoder for all families, over a shared prefix and a batch of examples; layers are stacked and scanned."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kdjax.student.attention import attend, causal_attention
+from kdjax.student.cache import KV, Cache, CacheMasks
+from kdjax.student.dropout import Dropout
 from kdjax.student.families import DecoderConfig
-from kdjax.student.lora import BaseParam, Dropout, LoraConfig, LoRALinear
+from kdjax.student.lora import Here, Linears, LoRALinear
+from kdjax.student.lora_config import LoraConfig
+from kdjax.student.parameters import BaseParam
 from kdjax.student.rope import rope_tables, rotate
-
-KV = tuple[Float[Array, "..."], Float[Array, "..."]]  # keys, values
 
 
 @dataclass(frozen=True)
@@ -22,22 +24,6 @@ class Layout:
     prefix: int
     batch: int
     length: int
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Cache:
-    """What decoding remembers of a batch, all layers stacked first.
-
-    prefix [layers, kv, prefix, head_dim], shared by the rows; prompt [layers, kv, batch, length, head_dim], of which row b
-    uses the first lengths[b]; generated [layers, kv, batch, steps, head_dim], of which `step` are filled.
-    """
-
-    prefix: KV | None
-    prompt: KV
-    generated: KV
-    lengths: Int[Array, " batch"]
-    step: Int[Array, ""]
 
 
 class RMSNorm(nnx.Module):
@@ -54,28 +40,34 @@ class RMSNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query self-attention with rotary positions."""
+    """Grouped-query self-attention with rotary positions; biases, norms of q and k, and a sliding window where the family has them."""
 
-    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None):
+    def __init__(self, config: DecoderConfig, common: Linears):
         self.config = config
         heads, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-        common = {"layers": config.num_hidden_layers, "dtype": dtype, "lora": lora}
-        self.q_proj = LoRALinear("q_proj", config.hidden_size, heads, **common)
-        self.k_proj = LoRALinear("k_proj", config.hidden_size, kv, **common)
-        self.v_proj = LoRALinear("v_proj", config.hidden_size, kv, **common)
-        self.o_proj = LoRALinear("o_proj", heads, config.hidden_size, **common)
+        self.q_proj = LoRALinear("q_proj", config.hidden_size, heads, common, config.qkv_bias)
+        self.k_proj = LoRALinear("k_proj", config.hidden_size, kv, common, config.qkv_bias)
+        self.v_proj = LoRALinear("v_proj", config.hidden_size, kv, common, config.qkv_bias)
+        self.o_proj = LoRALinear("o_proj", heads, config.hidden_size, common, config.o_bias)
+        if config.qk_norm:
+            norm_shape = (config.num_hidden_layers, config.head_dim)
+            self.q_norm = RMSNorm(norm_shape, config.rms_norm_eps, common.dtype)
+            self.k_norm = RMSNorm(norm_shape, config.rms_norm_eps, common.dtype)
 
-    def _project(self, x, rope, dropout):
+    def _project(self, x, rope, here: Here):
         """Rotated queries [tokens, kv, group, head_dim], rotated keys and values [tokens, kv, head_dim]."""
         config, tokens = self.config, x.shape[0]
-        query = rotate(self.q_proj(x, dropout).reshape(tokens, config.num_attention_heads, config.head_dim), *rope)
-        keys = rotate(self.k_proj(x, dropout).reshape(tokens, config.num_key_value_heads, config.head_dim), *rope)
-        values = self.v_proj(x, dropout).reshape(tokens, config.num_key_value_heads, config.head_dim)
-        return query.reshape(tokens, config.num_key_value_heads, -1, config.head_dim), keys, values
+        query = self.q_proj(x, here).reshape(tokens, config.num_attention_heads, config.head_dim)
+        keys = self.k_proj(x, here).reshape(tokens, config.num_key_value_heads, config.head_dim)
+        values = self.v_proj(x, here).reshape(tokens, config.num_key_value_heads, config.head_dim)
+        if config.qk_norm:
+            query, keys = self.q_norm(query), self.k_norm(keys)
+        query = rotate(query, *rope).reshape(tokens, config.num_key_value_heads, -1, config.head_dim)
+        return query, rotate(keys, *rope), values
 
-    def __call__(self, x: Float[Array, "tokens hidden"], layout: Layout, rope, dropout: Dropout | None):
+    def __call__(self, x: Float[Array, "tokens hidden"], layout: Layout, rope, here: Here):
         """Returns the output [tokens, hidden] and the keys and values ((prefix or None), examples) in cache layout."""
-        query, keys, values = self._project(x, rope, dropout)
+        query, keys, values = self._project(x, rope, here)
 
         def own(part):  # [batch · length, kv, …] → [kv, batch, length, …]
             rows = part[layout.prefix :].reshape(layout.batch, layout.length, *part.shape[1:])
@@ -87,57 +79,62 @@ class Attention(nnx.Module):
                 jnp.moveaxis(part[: layout.prefix], 1, 0) for part in (query, keys, values)
             )
             prefix = (shared_keys, shared_values)
-            out = causal_attention(shared_query[:, None], shared_keys[:, None], shared_values[:, None])
+            shared = (part[:, None] for part in (shared_query, shared_keys, shared_values))
+            out = causal_attention(*shared, window=self.config.sliding_window)
             outputs.append(jnp.moveaxis(out[:, 0], 0, 1).reshape(layout.prefix, -1))
         own_kv = (own(keys), own(values))
-        out = causal_attention(own(query), *own_kv, None if prefix is None else (*prefix, None))
+        out = causal_attention(own(query), *own_kv, prefix, self.config.sliding_window)
         outputs.append(jnp.moveaxis(out, 0, 2).reshape(layout.batch * layout.length, -1))
-        return self.o_proj(jnp.concatenate(outputs), dropout), (prefix, own_kv)
+        return self.o_proj(jnp.concatenate(outputs), here), (prefix, own_kv)
 
-    def decode(self, x: Float[Array, "batch hidden"], rope, prefix: KV | None, prompt: KV, generated: KV, masks):
+    def decode(
+        self, x: Float[Array, "batch hidden"], rope, here: Here, prefix: KV | None, prompt: KV, generated: KV, masks
+    ):
         """One new token per row. Returns the output [batch, hidden] and the new keys and values [kv, batch, head_dim]."""
-        query, keys, values = (jnp.moveaxis(part, 1, 0) for part in self._project(x, rope, None))
-        segments = [(*prompt, masks[0]), (*generated, masks[1]), (keys[:, :, None], values[:, :, None], None)]
+        query, keys, values = (jnp.moveaxis(part, 1, 0) for part in self._project(x, rope, here))
+        segments = [
+            (*prompt, masks.prompt),
+            (*generated, masks.generated),
+            (keys[:, :, None], values[:, :, None], None),
+        ]
         if prefix is not None:
-            segments.insert(0, (*prefix, None))
+            segments.insert(0, (*prefix, masks.prefix))
         out = attend(query, segments)  # [kv, batch, group, head_dim]
-        return self.o_proj(jnp.moveaxis(out, 0, 1).reshape(x.shape[0], -1)), (keys, values)
+        return self.o_proj(jnp.moveaxis(out, 0, 1).reshape(x.shape[0], -1), here), (keys, values)
 
 
 class MLP(nnx.Module):
     """SwiGLU."""
 
-    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None):
-        common = {"layers": config.num_hidden_layers, "dtype": dtype, "lora": lora}
-        self.gate_proj = LoRALinear("gate_proj", config.hidden_size, config.intermediate_size, **common)
-        self.up_proj = LoRALinear("up_proj", config.hidden_size, config.intermediate_size, **common)
-        self.down_proj = LoRALinear("down_proj", config.intermediate_size, config.hidden_size, **common)
+    def __init__(self, config: DecoderConfig, common: Linears):
+        hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = LoRALinear("gate_proj", hidden, inner, common, bias)
+        self.up_proj = LoRALinear("up_proj", hidden, inner, common, bias)
+        self.down_proj = LoRALinear("down_proj", inner, hidden, common, bias)
 
-    def __call__(
-        self, x: Float[Array, "tokens hidden"], dropout: Dropout | None = None
-    ) -> Float[Array, "tokens hidden"]:
-        return self.down_proj(nnx.silu(self.gate_proj(x, dropout)) * self.up_proj(x, dropout), dropout)
+    def __call__(self, x: Float[Array, "tokens hidden"], here: Here) -> Float[Array, "tokens hidden"]:
+        return self.down_proj(nnx.silu(self.gate_proj(x, here)) * self.up_proj(x, here), here)
 
 
 class DecoderLayer(nnx.Module):
     """Pre-norm transformer layer."""
 
-    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None):
+    def __init__(self, config: DecoderConfig, common: Linears):
         norm_shape = (config.num_hidden_layers, config.hidden_size)
-        self.input_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, dtype)
-        self.self_attn = Attention(config, dtype, lora)
-        self.post_attention_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, dtype)
-        self.mlp = MLP(config, dtype, lora)
+        self.input_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, common.dtype)
+        self.self_attn = Attention(config, common)
+        self.post_attention_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, common.dtype)
+        self.mlp = MLP(config, common)
 
-    def __call__(self, x, layout: Layout, rope, dropout: Dropout | None):
-        attended, kv = self.self_attn(self.input_layernorm(x), layout, rope, dropout)
+    def __call__(self, x, layout: Layout, rope, here: Here):
+        attended, kv = self.self_attn(self.input_layernorm(x), layout, rope, here)
         x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x), dropout), kv
+        return x + self.mlp(self.post_attention_layernorm(x), here), kv
 
-    def decode(self, x, rope, prefix, prompt, generated, masks):
-        attended, kv = self.self_attn.decode(self.input_layernorm(x), rope, prefix, prompt, generated, masks)
+    def decode(self, x, rope, here: Here, prefix, prompt, generated, masks):
+        attended, kv = self.self_attn.decode(self.input_layernorm(x), rope, here, prefix, prompt, generated, masks)
         x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), kv
+        return x + self.mlp(self.post_attention_layernorm(x), here), kv
 
 
 class Embedding(nnx.Module):
@@ -150,10 +147,12 @@ class Embedding(nnx.Module):
 class Decoder(nnx.Module):
     """Token embedding, scanned layers, final norm; the head is applied by the caller, only where logits are wanted."""
 
-    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None = None):
+    def __init__(self, config: DecoderConfig, dtype, lora: LoraConfig | None = None, quantization: str | None = None):
         self.config = config
         self.embed_tokens = Embedding(config, dtype)
-        self.layers = DecoderLayer(config, dtype, lora)
+        layers = config.num_hidden_layers
+        plans = lora.plans(layers) if lora else {}
+        self.layers = DecoderLayer(config, Linears(layers, dtype, quantization, plans, bool(lora and lora.use_dora)))
         self.norm = RMSNorm((config.hidden_size,), config.rms_norm_eps, dtype)
         if not config.tie_word_embeddings:
             self.lm_head = Embedding(config, dtype)
@@ -175,16 +174,15 @@ class Decoder(nnx.Module):
         positions means nothing. The backward pass recomputes all but the matrix products of a layer.
         """
         x, layout, rope = self._embed(tokens, prefix)
-        graph, stacked = nnx.split(self.layers)
+        graph, stack = self._stack()
 
         def layer(x, inputs):
             index, state = inputs
-            here = None if dropout is None else dropout.at(index)
+            here = Here(index, None if dropout is None else dropout.at(index))
             return nnx.merge(graph, state)(x, layout, rope, here)[0], None
 
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        indices = jnp.arange(self.config.num_hidden_layers)
-        x, _ = jax.lax.scan(jax.checkpoint(layer, policy=policy), x, (indices, stacked))
+        x, _ = jax.lax.scan(jax.checkpoint(layer, policy=policy), x, stack)
         return self.norm(x[layout.prefix :]).reshape(layout.batch, layout.length, -1)
 
     def prefill(
@@ -196,8 +194,13 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "batch hidden"], Cache]:
         """Read the prompts. Returns the last real position's hidden state of each row, and a cache with room for `steps` tokens."""
         x, layout, rope = self._embed(tokens, prefix)
-        graph, stacked = nnx.split(self.layers)
-        x, (shared, prompt) = jax.lax.scan(lambda x, state: nnx.merge(graph, state)(x, layout, rope, None), x, stacked)
+        graph, stack = self._stack()
+
+        def layer(x, inputs):
+            index, state = inputs
+            return nnx.merge(graph, state)(x, layout, rope, Here(index))
+
+        x, (shared, prompt) = jax.lax.scan(layer, x, stack)
         hidden = x[layout.prefix :].reshape(layout.batch, layout.length, -1)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
         room = (*prompt[0].shape[:3], steps, prompt[0].shape[-1])
@@ -209,14 +212,14 @@ class Decoder(nnx.Module):
         prefix_length = 0 if cache.prefix is None else cache.prefix[0].shape[2]
         x = self.embed_tokens.weight[...][tokens]
         rope = rope_tables(self.config.rope, self.config.head_dim, prefix_length + cache.lengths + cache.step)
-        masks = self._cache_masks(cache)
-        graph, stacked = nnx.split(self.layers)
+        masks = CacheMasks.of(cache, self.config.sliding_window)
+        graph, stack = self._stack()
 
         def layer(x, inputs):
-            state, prefix, prompt, generated = inputs
-            return nnx.merge(graph, state).decode(x, rope, prefix, prompt, generated, masks)
+            (index, state), prefix, prompt, generated = inputs
+            return nnx.merge(graph, state).decode(x, rope, Here(index), prefix, prompt, generated, masks)
 
-        x, new = jax.lax.scan(layer, x, (stacked, cache.prefix, cache.prompt, cache.generated))
+        x, new = jax.lax.scan(layer, x, (stack, cache.prefix, cache.prompt, cache.generated))
         # The layers only read the cache; one write per step puts all their new keys and values in place.
         generated = tuple(
             jax.lax.dynamic_update_slice_in_dim(old, fresh[:, :, :, None], cache.step, axis=3)
@@ -235,9 +238,7 @@ class Decoder(nnx.Module):
         rope = rope_tables(self.config.rope, self.config.head_dim, positions)
         return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length), rope
 
-    @staticmethod
-    def _cache_masks(cache: Cache) -> tuple[Bool[Array, "..."], Bool[Array, "..."]]:
-        """Which prompt and which generated positions hold something, broadcast to [kv, batch, rows, keys]."""
-        prompt = jnp.arange(cache.prompt[0].shape[3]) < cache.lengths[:, None]
-        generated = jnp.arange(cache.generated[0].shape[3]) < cache.step
-        return prompt[None, :, None], generated[None, None, None]
+    def _stack(self) -> tuple[nnx.GraphDef, tuple[Int[Array, " layers"], nnx.State]]:
+        """What the scans run over: each layer's number and its slice of the parameters."""
+        graph, stacked = nnx.split(self.layers)
+        return graph, (jnp.arange(self.config.num_hidden_layers), stacked)

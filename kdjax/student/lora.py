@@ -1,137 +1,120 @@
 """Our LoRA layer: a frozen linear map plus a trained low-rank update, by PEFT's names and meanings."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from kdjax.errors import InputError
-
-LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class BaseParam(nnx.Variable):
-    """A frozen weight of the base model."""
-
-
-class LoRAParam(nnx.Param):
-    """A trained adapter weight; float32 whatever the base's dtype."""
+from kdjax.student.dropout import Dropout
+from kdjax.student.lora_config import LINEAR_NAMES, Plan
+from kdjax.student.parameters import BaseParam, LoRAParam
+from kdjax.student.quantization import QuantizedWeight
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """PEFT's `LoraConfig`, the fields that are supported; names, meanings and defaults are PEFT's.
+class Linears:
+    """What all linear maps of a decoder share: the number of layers, the dtype, and how weights and adapters are made."""
 
-    `target_modules`: names of linear layers, or "all-linear" (every linear layer but the head).
-    The update is scaled by lora_alpha / r, or by lora_alpha / sqrt(r) with `use_rslora`.
-    """
-
-    r: int = 8
-    lora_alpha: float = 8
-    lora_dropout: float = 0.0
-    target_modules: str | Sequence[str] = "all-linear"
-    use_rslora: bool = False
-
-    def __post_init__(self):
-        if self.r < 1:
-            raise InputError(f"lora.r={self.r}: the rank must be at least 1")
-        if not 0.0 <= self.lora_dropout < 1.0:
-            raise InputError(f"lora.lora_dropout={self.lora_dropout}: must be in [0, 1)")
-        unknown = sorted(set(self.modules()) - set(LINEAR_NAMES))
-        if unknown or not self.modules():
-            raise InputError(
-                f"lora.target_modules: {unknown} fits no linear layer; there are {', '.join(LINEAR_NAMES)}"
-            )
-
-    def modules(self) -> tuple[str, ...]:
-        """The names of the adapted layers."""
-        if self.target_modules == "all-linear":
-            return LINEAR_NAMES
-        return (self.target_modules,) if isinstance(self.target_modules, str) else tuple(self.target_modules)
-
-    @property
-    def scaling(self) -> float:
-        """Factor of B·A: alpha/r, or alpha/√r (rsLoRA, arXiv 2312.03732)."""
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+    layers: int
+    dtype: jnp.dtype
+    quantization: str | None
+    plans: dict[str, Plan]  # empty: no adapter
+    use_dora: bool = False
 
 
 @dataclass(frozen=True)
-class Dropout:
-    """LoRA dropout keyed by example, not by row: where an example stands in a batch does not change its mask.
+class Here:
+    """Where in the stack of layers a call is: the layer's number, known inside the scan, and its dropout masks."""
 
-    `keys` [1 + batch] holds the prefix's key and one per example. The prefix is computed once, so its mask is shared by
-    all examples: the one way in which a step with a shared prefix differs from a step without.
-    """
-
-    rate: float
-    keys: Key[Array, " rows"]
-    prefix: int
-    length: int
-
-    @classmethod
-    def of_step(
-        cls, rate: float, key: PRNGKeyArray, example_ids: Int[Array, " batch"], prefix: int, length: int
-    ) -> "Dropout":
-        """Masks of one training step; `example_ids` are the examples' numbers in the training set (0, 1, …; -1 pads)."""
-        ids = jnp.concatenate([jnp.zeros(1, jnp.int32), example_ids.astype(jnp.int32) + 1])
-        return cls(rate, jax.vmap(jax.random.fold_in, (None, 0))(key, ids), prefix, length)
-
-    def at(self, place: int | Int[Array, ""]) -> "Dropout":
-        """The masks of a layer, or of a linear map inside it."""
-        return Dropout(self.rate, jax.vmap(jax.random.fold_in, (0, None))(self.keys, place), self.prefix, self.length)
-
-    def __call__(self, x: Float[Array, "tokens features"]) -> Float[Array, "tokens features"]:
-        """Zero a share `rate` of the entries of x, and scale the others up."""
-        features = x.shape[-1]
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, (self.length, features)))(self.keys[1:])
-        keep = keep.reshape(-1, features)
-        if self.prefix:
-            shared = jax.random.bernoulli(self.keys[0], 1.0 - self.rate, (self.prefix, features))
-            keep = jnp.concatenate([shared, keep])
-        return jnp.where(keep, x / (1.0 - self.rate), 0.0).astype(x.dtype)
+    layer: Int[Array, ""]
+    dropout: Dropout | None = None
 
 
 class LoRALinear(nnx.Module):
-    """y = x Wᵀ + scaling · dropout(x) Aᵀ Bᵀ, with W [out, in], A [r, in], B [out, r] as PEFT stores them.
+    """y = x Wᵀ + bias + scale · dropout(x) Aᵀ Bᵀ, with W [out, in], A [r, in], B [out, r] as PEFT stores them.
 
-    All arrays carry a leading layer axis when built; inside the scan over layers each call sees its own layer's slice.
-    Activations are 2-D: with a batch axis XLA:CPU transposes in the backward pass and is four times slower.
+    All arrays carry a leading layer axis when built; inside the scan over layers each call sees its own layer's slice. Where ranks
+    differ between layers the stack has the largest: the rows of A and columns of B beyond a layer's own rank are zero and stay
+    so, since each one's gradient is a multiple of the other. Activations are 2-D: with a batch axis XLA:CPU transposes in the
+    backward pass and is four times slower.
+
+    DoRA: y = x Wᵀ + bias + (m/‖W + scale · B A‖ − 1) · x Wᵀ + m/‖…‖ · scale · x Aᵀ Bᵀ, the norm over each row and, as in
+    PEFT, constant for the gradient; with dropout all but the first term see the dropped x.
     """
 
-    def __init__(self, name: str, in_features: int, out_features: int, *, layers: int, dtype, lora: LoraConfig | None):
+    def __init__(self, name: str, in_features: int, out_features: int, common: Linears, bias: bool = False):
+        shape = (common.layers, out_features, in_features)
         self.place = LINEAR_NAMES.index(name)
-        self.weight = BaseParam(jnp.zeros((layers, out_features, in_features), dtype))
-        self.adapted = lora is not None and name in lora.modules()
-        if self.adapted:
-            self.scaling = lora.scaling
-            self.lora_A = LoRAParam(jnp.zeros((layers, lora.r, in_features), jnp.float32))
-            self.lora_B = LoRAParam(jnp.zeros((layers, out_features, lora.r), jnp.float32))
+        if common.quantization:
+            self.weight = QuantizedWeight(common.quantization, shape)
+        else:
+            self.weight = BaseParam(jnp.zeros(shape, common.dtype))
+        self.bias = BaseParam(jnp.zeros(shape[:2], common.dtype)) if bias else None
+        self.plan = common.plans.get(name, Plan((0,), (0.0,)))
+        self.use_dora = common.use_dora
+        if self.plan.rank:
+            self.lora_A = LoRAParam(jnp.zeros((common.layers, self.plan.rank, in_features), jnp.float32))
+            self.lora_B = LoRAParam(jnp.zeros((common.layers, out_features, self.plan.rank), jnp.float32))
+            if self.use_dora:
+                self.lora_magnitude_vector = LoRAParam(jnp.zeros(shape[:2], jnp.float32))
 
-    def __call__(self, x: Float[Array, "tokens in"], dropout: Dropout | None = None) -> Float[Array, "tokens out"]:
-        y = x @ self.weight[...].T
-        if not self.adapted:
+    def __call__(self, x: Float[Array, "tokens in"], here: Here) -> Float[Array, "tokens out"]:
+        weight = self.weight(x.dtype) if isinstance(self.weight, QuantizedWeight) else self.weight[...]
+        y = plain = x @ weight.T
+        if self.bias is not None:
+            y = y + self.bias[...]
+        if not self.plan.rank:
             return y
-        if dropout is not None:
-            x = dropout.at(self.place)(x)
-        down = (x @ self.lora_A[...].astype(x.dtype).T) * jnp.asarray(self.scaling, x.dtype)
-        return y + down @ self.lora_B[...].astype(x.dtype).T
+        dropped = x if here.dropout is None else here.dropout.at(self.place)(x)
+        scale = jnp.asarray(self.plan.scales, jnp.float32)[here.layer]
+        down = (dropped @ self.lora_A[...].astype(x.dtype).T) * scale.astype(x.dtype)
+        update = down @ self.lora_B[...].astype(x.dtype).T
+        if not self.use_dora:
+            return y + update
+        if here.dropout is not None:
+            plain = dropped @ weight.T
+        norm = row_norms(weight, self.lora_A[...], self.lora_B[...], scale)
+        ratio = self.lora_magnitude_vector[...] / jax.lax.stop_gradient(norm)
+        if not all(self.plan.ranks):  # a layer without an adapter keeps its rows, and its magnitudes get no gradient
+            ratio = jnp.where(jnp.asarray(self.plan.ranks)[here.layer] > 0, ratio, 1.0)
+        ratio = ratio.astype(x.dtype)
+        return y + (ratio - 1) * plain + ratio * update
 
 
-def init_adapter(abstract: dict, key: PRNGKeyArray) -> dict:
-    """PEFT's default init: A from kaiming_uniform(a=√5), i.e. uniform in ±1/√in_features; B zero, so training starts at the base."""
+def row_norms(
+    weight: Float[Array, "*layers out in"],
+    a: Float[Array, "*layers r in"],
+    b: Float[Array, "*layers out r"],
+    scale: Float[Array, "*layers"],
+) -> Float[Array, "*layers out"]:
+    """‖W + scale · B A‖ of each row, float32, from products with r columns: B A itself would be as large as W, and kept for backward."""
+    weight = weight.astype(jnp.float32)
+    scaled = b * jnp.asarray(scale)[..., None, None]
+    cross = jnp.sum((weight @ jnp.swapaxes(a, -1, -2)) * scaled, axis=-1)
+    square = jnp.sum((scaled @ (a @ jnp.swapaxes(a, -1, -2))) * scaled, axis=-1)
+    return jnp.sqrt(jnp.sum(weight * weight, axis=-1) + 2 * cross + square)
+
+
+def init_adapter(abstract: dict, plans: dict[str, Plan], key: PRNGKeyArray, norms: dict[str, Array]) -> dict:
+    """PEFT's default init: A from kaiming_uniform(a=√5), i.e. uniform in ±1/√in_features; B zero, so training starts at the base.
+
+    `norms`: for DoRA, the row norms [layers, out] of the base's weights by the map's name, where its magnitudes start.
+    """
     leaves, structure = jax.tree.flatten_with_path(abstract)
     keys = jax.random.split(key, len(leaves))
     fresh = []
     for (path, leaf), leaf_key in zip(leaves, keys, strict=True):
-        bound = leaf.shape[-1] ** -0.5
-        is_a = path[-1].key == "lora_A"
-        fresh.append(
-            jax.random.uniform(leaf_key, leaf.shape, leaf.dtype, -bound, bound)
-            if is_a
-            else jnp.zeros(leaf.shape, leaf.dtype)
-        )
+        name, kind = path[-2].key, path[-1].key
+        ranks = np.array(plans[name].ranks)
+        if kind == "lora_A":
+            bound = leaf.shape[-1] ** -0.5
+            drawn = jax.random.uniform(leaf_key, leaf.shape, leaf.dtype, -bound, bound)
+            fresh.append(jnp.where((np.arange(leaf.shape[1]) < ranks[:, None])[..., None], drawn, 0.0))
+        elif kind == "lora_magnitude_vector":
+            fresh.append(jnp.where(ranks[:, None] > 0, norms[name], 0.0))
+        else:
+            fresh.append(jnp.zeros(leaf.shape, leaf.dtype))
     return jax.tree.unflatten(structure, fresh)

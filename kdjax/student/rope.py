@@ -10,26 +10,46 @@ from kdjax.student.families import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> np.ndarray:
-    """Angle per position of each rotated pair, [head_dim / 2] float64.
-
-    "llama3" slows the low frequencies by `factor` and blends in between (transformers, modeling_rope_utils.py,
-    _compute_llama3_parameters).
-    """
+    """Angle per position of each rotated pair, [head_dim / 2] float64, as transformers' modeling_rope_utils.py has them."""
     frequencies = rope.theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    if rope.type == "default":
-        return frequencies
-    wavelengths = 2 * math.pi / frequencies
-    original, low, high = rope.original_max_position_embeddings, rope.low_freq_factor, rope.high_freq_factor
-    smooth = np.clip((original / wavelengths - low) / (high - low), 0.0, 1.0)
-    return (1 - smooth) * frequencies / rope.factor + smooth * frequencies
+    match rope.type:
+        case "default":
+            return frequencies
+        case "linear":
+            return frequencies / rope.factor
+        case "llama3":
+            kept = _llama3_share(rope, frequencies)
+        case "yarn":
+            kept = _yarn_share(rope, head_dim)
+    return kept * frequencies + (1 - kept) * frequencies / rope.factor
+
+
+def _llama3_share(rope: RopeConfig, frequencies: np.ndarray) -> np.ndarray:
+    """How much of each frequency stays: 1 where many turns fit into the original length, 0 where few do, a blend between."""
+    turns = rope.original_max_position_embeddings * frequencies / (2 * math.pi)
+    return np.clip((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0)
+
+
+def _yarn_share(rope: RopeConfig, head_dim: int) -> np.ndarray:
+    """As `_llama3_share`, but the blend is linear in the pair's index (arXiv 2309.00071, section 3.2)."""
+
+    def index(turns: float) -> float:  # of the pair that makes so many turns over the original length
+        length = rope.original_max_position_embeddings
+        return head_dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low, high = index(rope.beta_fast), index(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    return 1 - np.clip((np.arange(head_dim // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
 
 
 def rope_tables(
     rope: RopeConfig, head_dim: int, positions: Int[Array, " tokens"]
 ) -> tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]]:
-    """cos and sin of each position, float32."""
+    """cos and sin of each position, float32; scaled by YaRN's attention factor."""
     angles = positions.astype(jnp.float32)[:, None] * jnp.asarray(inverse_frequencies(rope, head_dim), jnp.float32)
-    return jnp.cos(angles), jnp.sin(angles)
+    return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
 
 
 def rotate(

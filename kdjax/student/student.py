@@ -13,8 +13,11 @@ from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer, open_weights, r
 from kdjax.student import adapters
 from kdjax.student.decoder import Decoder
 from kdjax.student.families import DecoderConfig, decoder_config
-from kdjax.student.lora import BaseParam, LoraConfig, LoRAParam, init_adapter
-from kdjax.student.weights_in import load_base
+from kdjax.student.lora import init_adapter
+from kdjax.student.lora_config import LoraConfig
+from kdjax.student.parameters import BaseParam, LoRAParam
+from kdjax.student.quantization import METHODS, dequantize, is_quantized
+from kdjax.student.weights_in import flat_items, load_base
 
 DTYPES = ("float32", "bfloat16")
 
@@ -34,6 +37,7 @@ class Student:
     base: dict
     adapter: dict
     lora: LoraConfig | None
+    quantization: str | None = None
 
     def merge(self, adapter: dict, base: dict) -> Decoder:
         """The decoder over these parameters; cheap, meant for use inside jit."""
@@ -61,8 +65,9 @@ class Student:
     def load_adapter(self, folder: str | Path) -> None:
         """Replace the adapter by one on disk, in PEFT's format; its rank and targets replace this student's."""
         lora = adapters.read_lora_config(Path(folder))
-        graph, abstract, _ = _split(self.config, lora, _dtype_of(self.base))
-        adapter = adapters.load_adapter(Path(folder), abstract)
+        dtype = self.base["norm"]["weight"].dtype
+        graph, abstract, _ = _split(self.config, lora, dtype, self.quantization)
+        adapter = adapters.load_adapter(Path(folder), abstract, lora)
         self.lora, self.graph, self.adapter = lora, graph, adapter  # all or nothing
 
     def save_merged(self, folder: str | Path) -> None:
@@ -85,36 +90,48 @@ def load_student(
     Args:
         source: folder, .gguf file, hub name or pypi: string, see `kdjax.sources.resolve`.
         dtype: dtype of the frozen base and of activations; adapters are always float32.
-        quantization: None; a quantised base is not supported yet.
+        quantization: None, "int8" or "nf4": how the linear layers of the frozen base are kept (see `quantization`).
 
     Raises:
         InputError: files, architecture, tensors or settings that cannot be used exactly as given.
     """
-    if quantization is not None:
-        raise InputError(f"student.quantization={quantization!r} is not supported, only None")
+    if quantization not in (None, *METHODS):
+        raise InputError(
+            f"student.quantization={quantization!r} is not supported; choose from None, {', '.join(METHODS)}"
+        )
     if dtype not in DTYPES:
         raise InputError(f"student.dtype={dtype!r} is not supported; choose from {', '.join(DTYPES)}")
     if lora is not None and adapter is not None:
         raise InputError("give either lora (a fresh adapter) or adapter (one from disk), not both")
     files = resolve(source)
     config = decoder_config(read_config(files), source)
-    graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype))
+    graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
     base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source)
-    fresh = init_adapter(abstract_adapter, jax.random.key(seed))
-    student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora)
+    fresh = _fresh_adapter(abstract_adapter, base, lora, seed) if lora else {}
+    student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora, quantization)
     if adapter is not None:
         student.load_adapter(adapter)
     return student
 
 
-def _split(config: DecoderConfig, lora: LoraConfig | None, dtype) -> tuple[nnx.GraphDef, dict, dict]:
+def _split(
+    config: DecoderConfig, lora: LoraConfig | None, dtype, quantization: str | None
+) -> tuple[nnx.GraphDef, dict, dict]:
     """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made."""
-    graph, adapter, base = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype, lora)), LoRAParam, BaseParam)
+    decoder = nnx.eval_shape(lambda: Decoder(config, dtype, lora, quantization))
+    graph, adapter, base = nnx.split(decoder, LoRAParam, BaseParam)
     return graph, nnx.to_pure_dict(adapter), nnx.to_pure_dict(base)
 
 
-def _dtype_of(base: dict):
-    return base["norm"]["weight"].dtype
+def _fresh_adapter(abstract: dict, base: dict, lora: LoraConfig, seed: int) -> dict:
+    plans = lora.plans(jax.tree.leaves(abstract)[0].shape[0])
+    norms = {}
+    if lora.use_dora:
+        maps = {path[-2]: leaf for path, leaf in flat_items(base) if path[0] == "layers" and path[-1] == "weight"}
+        for name in (name for name, plan in plans.items() if plan.rank):
+            weight = dequantize(**maps[name]) if is_quantized(maps[name]) else maps[name]
+            norms[name] = jnp.linalg.norm(weight.astype(jnp.float32), axis=-1)
+    return init_adapter(abstract, plans, jax.random.key(seed), norms)
 
 
 @jax.jit(static_argnums=0)

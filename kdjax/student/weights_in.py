@@ -8,6 +8,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.sources import Weights
+from kdjax.student.quantization import is_quantized, method_of, quantize, shape_of
 
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)  # a buffer that old checkpoints carry
 
@@ -25,7 +26,7 @@ def tensor_names(path: tuple[str, ...], layers: int) -> list[str]:
 
 
 def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) -> dict:
-    """Fill the decoder's base parameters, cast to `dtype`.
+    """Fill the decoder's base parameters, cast to `dtype`; quantised ones are quantised here, a layer at a time.
 
     Raises:
         InputError: a tensor is missing, has another shape, or is not part of this architecture; each is named.
@@ -45,22 +46,29 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) 
             f"{where}: lm_head.weight is not the embedding; set tie_word_embeddings to false in config.json"
         )
 
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        tensor = weights[name]
+        if tensor.shape != shape:
+            raise InputError(f"{where}: tensor {name} has shape {tensor.shape}, config.json asks for {shape}")
+        return tensor
+
     def fill(path, leaf):
         names = wanted[tuple(key.key for key in path)]
+        if is_quantized(leaf):
+            method, shape = method_of(leaf), shape_of(leaf)[1:]
+            parts = [quantize(read(name, shape), method) for name in names]
+            return {part: jnp.asarray(np.stack([layer[part] for layer in parts])) for part in leaf}
         stacked = np.empty(leaf.shape, dtype)
         for slot, name in zip(stacked if path[0].key == "layers" else [stacked], names, strict=True):
-            tensor = weights[name]
-            if tensor.shape != slot.shape:
-                raise InputError(f"{where}: tensor {name} has shape {tensor.shape}, config.json asks for {slot.shape}")
-            slot[...] = tensor
+            slot[...] = read(name, slot.shape)
         return jnp.asarray(stacked)
 
-    return jax.tree.map_with_path(fill, abstract)
+    return jax.tree.map_with_path(fill, abstract, is_leaf=is_quantized)
 
 
 def flat_items(tree: dict) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
-    """(path of names, leaf) for each leaf of a nested dict."""
-    for path, leaf in jax.tree.leaves_with_path(tree):
+    """(path of names, leaf) for each leaf of a nested dict; a quantised weight is one leaf, the dict of its two arrays."""
+    for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=is_quantized):
         yield tuple(key.key for key in path), leaf
 
 

@@ -15,14 +15,17 @@ GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 
 GOLDEN_TOKENS = 16
 GOLDEN_LOGITS = 20
 
-README = """# LoRA adapter of a kdjax run
+README = """# {kind} adapter of a kdjax run
 
 Base model: `{base}`. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
 
     from peft import PeftModel
     model = PeftModel.from_pretrained(base_model, "{folder}")
 
-    vllm serve BASE_MODEL --enable-lora --max-lora-rank {vllm_rank} --lora-modules bundles={folder}
+{vllm}
+
+    from kdjax.student import load_student
+    load_student("{base}", adapter="{folder}").save_merged("merged")  # an ordinary model folder, where adapters are not read
 
     python launch.py --config=configs/generate.py --config.student.adapter={folder} \\
         --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
@@ -33,6 +36,10 @@ Base model: `{base}`. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
 * `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them.
   A server that gives other tokens uses another template, another base or another scale.
 """
+VLLM = "    vllm serve BASE_MODEL --enable-lora --max-lora-rank {rank} --lora-modules bundles={folder}"
+NO_VLLM = (
+    "vLLM reads neither DoRA nor ranks and alphas that differ between layers, which this adapter has: serve it merged."
+)
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 
 
@@ -54,15 +61,19 @@ def export_adapter(
     }
     write_json(folder / "kdjax.json", described)
     write_json(folder / "golden.json", _golden(student, next(iter(knowledge.values()))))
-    lora = student.lora
+    lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
+    rank = max(plan.rank for plan in plans.values())
+    uniform = not (lora.use_dora or lora.rank_pattern or lora.alpha_pattern)
+    vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
     text = README.format(
         base=student.files.source,
         folder=folder.name,
+        kind="DoRA" if lora.use_dora else "LoRA",
         rank=lora.r,
         alpha=lora.lora_alpha,
         scaling=f"update scaled by alpha / {'√' if lora.use_rslora else ''}r",
-        targets=", ".join(lora.modules()),
-        vllm_rank=next((rank for rank in VLLM_RANKS if rank >= lora.r), lora.r),
+        targets=", ".join(name for name, plan in plans.items() if plan.rank),
+        vllm=VLLM.format(rank=vllm_rank, folder=folder.name) if uniform else NO_VLLM,
     )
     write_text(folder / "README.md", text)
 

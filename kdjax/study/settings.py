@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from kdjax.decoding import MODES
 from kdjax.errors import InputError
 from kdjax.knowledge import FORMATS
 from kdjax.sources import cache_root
-from kdjax.student import DTYPES, LoraConfig
+from kdjax.student import DTYPES, QUANTIZATIONS, LoraConfig
 from kdjax.training import TrainSettings
 
 PARALLEL = ("pmap",)
@@ -40,7 +41,7 @@ def check(config: ConfigDict) -> None:
     _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))
     _one_of("eval.constraint", config.eval.constraint, MODES)
     _one_of("student.dtype", config.student.dtype, DTYPES)
-    _one_of("student.quantization", config.student.quantization, (None,))
+    _one_of("student.quantization", config.student.quantization, (None, *QUANTIZATIONS))
     for name in config.knowledge.formats:
         _one_of("knowledge.formats", name, FORMATS)
     for field in ("data.domains", "knowledge.formats"):
@@ -89,10 +90,18 @@ def check(config: ConfigDict) -> None:
 
 
 def lora_config(config: ConfigDict) -> LoraConfig:
-    """The fields of `config.lora`; a string of several names is cut at its commas."""
+    """The fields of `config.lora`; names are cut at commas, and pairs (pattern, value) become a mapping."""
     fields = config.lora.to_dict()
-    if "," in fields["target_modules"]:
-        fields["target_modules"] = tuple(name.strip() for name in fields["target_modules"].split(","))
+    for name in ("target_modules", "exclude_modules"):
+        names = tuple(part.strip() for part in fields[name].split(","))
+        if len(names) > 1 and all(re.fullmatch(r"[\w.]+", part) for part in names):
+            fields[name] = names
+    for name in ("rank_pattern", "alpha_pattern"):
+        try:
+            fields[name] = dict(fields[name])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"config.lora.{name}={fields[name]!r}: write pairs, as in (('q_proj', 8),)") from error
+    fields["layers_to_transform"] = fields["layers_to_transform"] or None
     return LoraConfig(**fields)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from kdjax.student.lora import Dropout
+from kdjax.student.dropout import Dropout
 from kdjax.training.batches import Rows
 
 CHUNK = 128  # target positions whose logits exist at one time

@@ -26,6 +26,6 @@ def tiny(tiny_folder) -> Student:
 def llama_folder(tmp_path_factory) -> Path:
     """A random Llama with grouped-query attention and a tied head, saved by transformers."""
     pytest.importorskip("transformers")
-    from llamas import save_llama
+    from torch_models import save_model
 
-    return save_llama(tmp_path_factory.mktemp("llama") / "model")
+    return save_model(tmp_path_factory.mktemp("llama") / "model")

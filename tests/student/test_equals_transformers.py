@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from llamas import TOKENS, reference, reference_logits, save_llama
+from torch_models import TOKENS, reference, reference_logits, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kdjax.sources import DEFAULT_MODEL, resolve
@@ -47,13 +47,13 @@ def difference(folder, tokens=TOKENS) -> float:
     ids=["tied-gqa", "untied", "mha", "mqa-large-eps", "head_dim", "theta", "llama3"],
 )
 def test_logits_of_a_tiny_model(changes, tmp_path):
-    assert difference(save_llama(tmp_path / "model", **changes)) < 1e-4
+    assert difference(save_model(tmp_path / "model", **changes)) < 1e-4
 
 
 def test_llama3_scaling_changes_these_logits(tmp_path):
     """Else the case above would prove nothing about the scaling."""
-    scaled = reference(save_llama(tmp_path / "scaled", rope_parameters=LLAMA3, head_dim=16))
-    plain = reference(save_llama(tmp_path / "plain", head_dim=16))
+    scaled = reference(save_model(tmp_path / "scaled", rope_parameters=LLAMA3, head_dim=16))
+    plain = reference(save_model(tmp_path / "plain", head_dim=16))
     assert np.abs(reference_logits(scaled, TOKENS) - reference_logits(plain, TOKENS)).max() > 0.1
 
 
@@ -72,7 +72,7 @@ def test_llama3_scaling_changes_these_logits(tmp_path):
     ids=["theta", "no-scaling", "llama3", "llama3-no-length"],
 )
 def test_the_older_layout_of_rope_settings(settings, tmp_path):
-    folder = save_llama(tmp_path / "model", head_dim=16)
+    folder = save_model(tmp_path / "model", head_dim=16)
     config = json.loads((folder / "config.json").read_text())
     del config["rope_parameters"]
     (folder / "config.json").write_text(json.dumps(config | settings))
@@ -80,13 +80,13 @@ def test_the_older_layout_of_rope_settings(settings, tmp_path):
 
 
 def test_bfloat16_weights_are_read_exactly(tmp_path):
-    folder = save_llama(tmp_path / "model", dtype=torch.bfloat16)
+    folder = save_model(tmp_path / "model", dtype=torch.bfloat16)
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
     assert difference(folder) < 1e-4
 
 
 def test_sharded_weights(tmp_path):
-    folder = save_llama(tmp_path / "model", max_shard_size="60KB")
+    folder = save_model(tmp_path / "model", max_shard_size="60KB")
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2
     assert difference(folder) < 1e-4
 

@@ -10,7 +10,8 @@ from students import trained_student
 
 from kdjax.errors import InputError
 from kdjax.student import LoraConfig, load_student
-from kdjax.student.lora import LINEAR_NAMES, Dropout
+from kdjax.student.dropout import Dropout
+from kdjax.student.lora_config import LINEAR_NAMES, Plan
 from kdjax.student.weights_in import flat_items
 
 TOKENS = np.random.default_rng(0).integers(3, 259, (2, 24)).astype(np.int32)
@@ -34,6 +35,12 @@ def modules_of(adapter: dict) -> set[str]:
         ({"target_modules": ["q_proj", "qkv_proj"]}, r"\['qkv_proj'\] fits no linear layer; there are q_proj"),
         ({"target_modules": "lm_head"}, r"\['lm_head'\] fits no linear layer"),
         ({"target_modules": []}, r"target_modules: \[\] fits no linear layer"),
+        ({"target_modules": "(q_proj"}, r"target_modules: '\(q_proj' is not a regular expression"),
+        ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern\['q_proj'\]=0: the rank must be at least 1"),
+        (
+            {"target_modules": ".*q_proj", "layers_to_transform": 0},
+            "layers_to_transform: not with a regular expression",
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings, message):
@@ -41,10 +48,50 @@ def test_settings_that_cannot_be(settings, message):
         LoraConfig(**settings)
 
 
-def test_scaling_by_hand():
-    assert LoraConfig().scaling == 1.0  # PEFT's defaults: r 8, alpha 8
-    assert LoraConfig(r=16, lora_alpha=32).scaling == 2.0
-    assert LoraConfig(r=16, lora_alpha=32, use_rslora=True).scaling == 8.0
+def test_scales_by_hand():
+    for settings, scale in (
+        ({}, 1.0),  # PEFT's defaults: r 8, alpha 8
+        ({"r": 16, "lora_alpha": 32}, 2.0),
+        ({"r": 16, "lora_alpha": 32, "use_rslora": True}, 8.0),
+    ):
+        plans = LoraConfig(**settings).plans(2)
+        assert plans.keys() == set(LINEAR_NAMES)
+        assert all(plan.scales == (scale, scale) for plan in plans.values())
+
+
+def test_patterns_by_hand():
+    plans = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        exclude_modules=["layers.2.self_attn.v_proj"],
+        rank_pattern={r"1\.self_attn\.q_proj": 16, "q_proj": 2},  # the first that fits counts
+        alpha_pattern={r"layers\.[01]\.mlp\..*": 4},
+        layers_to_transform=[1, 2],
+    ).plans(3)
+    assert plans["q_proj"] == Plan((0, 16, 2), (0.0, 0.5, 4.0))
+    assert plans["v_proj"] == Plan((0, 4, 0), (0.0, 2.0, 0.0))
+    assert plans["up_proj"] == Plan((0, 4, 4), (0.0, 1.0, 2.0))
+    assert plans["q_proj"].rank == 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"target_modules": ["layers.2.mlp.up_proj"]},
+            r"target_modules: 'layers\.2\.mlp\.up_proj' fits no linear layer",
+        ),
+        ({"target_modules": ".*lm_head"}, r"target_modules: '\.\*lm_head' fits no linear layer"),
+        ({"exclude_modules": ["self_attn.up_proj"]}, r"exclude_modules: 'self_attn\.up_proj' fits no linear layer"),
+        ({"rank_pattern": {"query": 2}}, r"rank_pattern: 'query' fits no linear layer"),
+        ({"alpha_pattern": {"query": 2}}, r"alpha_pattern: 'query' fits no linear layer"),
+        ({"layers_to_transform": [2]}, "there is no layer 2, the model has 2"),
+        ({"target_modules": "q_proj", "exclude_modules": "q_proj"}, "leave no linear layer"),
+    ],
+)
+def test_what_fits_nothing_is_named(tiny_folder, settings, message):
+    with pytest.raises(InputError, match=rf"lora\..*{message}"):
+        load_student(str(tiny_folder), lora=LoraConfig(**settings))
 
 
 @pytest.mark.parametrize(
@@ -96,8 +143,14 @@ def test_same_seed_same_adapter(tiny_folder):
 
 
 def test_a_fresh_adapter_leaves_the_logits_bit_for_bit(tiny, tiny_folder):
-    student = load_student(str(tiny_folder), lora=LoraConfig(r=4, lora_alpha=64))
+    student = load_student(str(tiny_folder), lora=LoraConfig(r=4, lora_alpha=64, rank_pattern={"k_proj": 2}))
     np.testing.assert_array_equal(student.logits(TOKENS), tiny.logits(TOKENS))
+
+
+def test_a_fresh_dora_adapter_leaves_the_logits_but_for_rounding(tiny, tiny_folder):
+    """Its rows are divided by their own length and multiplied by it again."""
+    student = load_student(str(tiny_folder), lora=LoraConfig(r=4, use_dora=True, layers_to_transform=[1]))
+    np.testing.assert_allclose(student.logits(TOKENS), tiny.logits(TOKENS), rtol=0, atol=1e-5)
 
 
 def test_rslora_is_a_larger_alpha(tiny_folder):

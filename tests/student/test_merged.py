@@ -66,18 +66,28 @@ def test_shards_hold_the_same_tensors(tiny_folder, tmp_path, monkeypatch, shard_
         assert len(shard) == 1 or sum(tensor.nbytes for tensor in shard.values()) <= shard_bytes
 
 
+DORA = LoraConfig(r=4, lora_alpha=16, use_dora=True, rank_pattern={"q_proj": 2}, exclude_modules=["0.mlp.up_proj"])
+
+
 @pytest.mark.parametrize(
-    ("changes", "shard_bytes"),
-    [({}, None), ({"tie_word_embeddings": False}, None), ({}, 50_000)],
-    ids=["tied", "untied", "sharded"],
+    ("changes", "lora", "shard_bytes"),
+    [
+        ({}, LORA, None),
+        ({"tie_word_embeddings": False}, LORA, None),
+        ({}, LORA, 50_000),
+        ({"model_type": "qwen2"}, DORA, None),
+        ({"model_type": "qwen3", "head_dim": 16}, LORA, 50_000),
+        ({"model_type": "mistral", "sliding_window": 24}, DORA, None),
+    ],
+    ids=["tied", "untied", "sharded", "qwen2-dora", "qwen3", "mistral-dora"],
 )
-def test_transformers_loads_the_merged_folder(tmp_path, monkeypatch, changes, shard_bytes):
+def test_transformers_loads_the_merged_folder(tmp_path, monkeypatch, changes, lora, shard_bytes):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from llamas import reference, reference_logits, save_llama
+    from torch_models import reference, reference_logits, save_model
     from transformers import AutoTokenizer
 
-    student = trained_student(save_llama(tmp_path / "base", **changes), LORA)
+    student = trained_student(save_model(tmp_path / "base", **changes), lora)
     if shard_bytes:
         monkeypatch.setattr(adapters, "SHARD_BYTES", shard_bytes)
     student.save_merged(tmp_path / "merged")
@@ -106,7 +116,7 @@ def test_a_bfloat16_base_is_merged_in_float32_and_written_as_bfloat16(tiny_folde
 @pytest.mark.real
 def test_the_real_model_is_merged_into_an_ordinary_folder(tmp_path):
     """From GGUF to a folder: weights, config, tokenizer and chat template."""
-    from llamas import reference, reference_logits
+    from torch_models import reference, reference_logits
     from transformers import AutoTokenizer
 
     from kdjax.sources import DEFAULT_MODEL

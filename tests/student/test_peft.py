@@ -10,16 +10,30 @@ pytest.importorskip("peft")
 
 import peft
 import torch
-from llamas import TOKENS, reference, reference_logits
 from students import trained_student
+from torch_models import TOKENS, reference, reference_logits
 
 from kdjax.student import LoraConfig, load_student
+from kdjax.student.adapters import peft_tensors
 
-SETTINGS = [
-    {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"},
-    {"r": 3, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"], "use_rslora": True},
-]
-IDS = ["all-linear", "rslora-subset"]
+PATTERNS = {"rank_pattern": {"q_proj": 6, r"1\.mlp\..*": 2}, "alpha_pattern": {"0.self_attn.q_proj": 4, "v_proj": 32}}
+SETTINGS = {
+    "all-linear": {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"},
+    "rslora": {"r": 3, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"], "use_rslora": True},
+    "dora": {"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "use_dora": True},
+    "patterns": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], **PATTERNS},
+    "dora-rslora-patterns": {
+        "r": 4,
+        "lora_alpha": 2,
+        "target_modules": "all-linear",
+        "exclude_modules": ["o_proj", "0.mlp.down_proj"],
+        "use_dora": True,
+        "use_rslora": True,
+        **PATTERNS,
+    },
+    "regex": {"target_modules": r".*layers\.0.*\.(q|v)_proj", "exclude_modules": r".*v_proj", "lora_alpha": 32},
+    "one-layer": {"target_modules": ["mlp.up_proj", "k_proj"], "layers_to_transform": [1], "lora_alpha": 32},
+}
 
 
 def largest_difference(student, model) -> float:
@@ -31,7 +45,7 @@ def base_logits(llama_folder):
     return reference_logits(reference(llama_folder), TOKENS)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_our_adapter_in_peft(llama_folder, tmp_path, base_logits, settings):
     student = trained_student(llama_folder, LoraConfig(**settings))
     student.save_adapter(tmp_path)
@@ -42,7 +56,7 @@ def test_our_adapter_in_peft(llama_folder, tmp_path, base_logits, settings):
     assert np.abs(np.asarray(student.logits(TOKENS)) - base_logits).max() > 0.1, "the adapter does nothing"
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_pefts_adapter_in_the_student(llama_folder, tmp_path, base_logits, settings):
     config = peft.LoraConfig(task_type="CAUSAL_LM", **settings)
     torch.manual_seed(0)
@@ -51,6 +65,8 @@ def test_pefts_adapter_in_the_student(llama_folder, tmp_path, base_logits, setti
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.3)
+            if "magnitude" in name:
+                parameter.mul_(1.2)
     model.save_pretrained(tmp_path)
     student = load_student(str(llama_folder), adapter=tmp_path)
     assert largest_difference(student, model) < 1e-4
@@ -77,6 +93,19 @@ def test_the_initial_bound_is_pefts(llama_folder):
     theirs = [p for name, p in model.named_parameters() if "lora_A" in name]
     for layer, parameter in enumerate(theirs):
         assert np.abs(ours["lora_A"][layer]).max() == pytest.approx(float(parameter.detach().abs().max()), rel=0.01)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_the_same_maps_and_ranks_as_peft(llama_folder, settings):
+    """Names, shapes and DoRA's first magnitudes of a fresh adapter."""
+    model = peft.get_peft_model(reference(llama_folder), peft.LoraConfig(task_type="CAUSAL_LM", **settings))
+    theirs = peft.get_peft_model_state_dict(model)
+    lora = LoraConfig(**settings)
+    ours = peft_tensors(load_student(str(llama_folder), lora=lora).adapter, lora)
+    assert {name: tensor.shape for name, tensor in ours.items()} == {n: tuple(t.shape) for n, t in theirs.items()}
+    for name, tensor in ours.items():
+        if "magnitude" in name:
+            np.testing.assert_allclose(tensor, theirs[name].numpy(), rtol=1e-5)
 
 
 @pytest.mark.real

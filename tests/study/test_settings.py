@@ -25,9 +25,11 @@ def test_the_default_is_valid():
         ("train.max_steps", -2, "at least -1"),
         ("train.max_grad_norm", 0.0, "above 0"),
         ("student.dtype", "float16", "bfloat16"),
-        ("student.quantization", "int8", "None"),
+        ("student.quantization", "int3", "None"),
         ("lora.r", 0, "at least 1"),
         ("lora.target_modules", "q_prj", "q_proj"),
+        ("lora.rank_pattern", ("q_proj", 8), "write pairs"),
+        ("lora.alpha_pattern", (("(q_proj", 8),), "not a regular expression"),
     ],
 )
 def test_a_wrong_value_names_its_field_and_what_is_valid(field, value, names):
@@ -53,4 +55,8 @@ def test_differences_name_fields_and_both_values():
 def test_target_modules_may_be_written_with_commas():
     config = base("x")
     config.lora.target_modules = "q_proj, v_proj"
-    assert lora_config(config).modules() == ("q_proj", "v_proj")
+    config.lora.rank_pattern = (("q_proj", 8),)
+    config.lora.layers_to_transform = (0,)
+    lora = lora_config(config)
+    assert (lora.target_modules, lora.rank_pattern) == (("q_proj", "v_proj"), {"q_proj": 8})
+    assert lora.plans(2)["q_proj"].ranks == (8, 0)

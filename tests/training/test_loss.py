@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from training_helpers import PAD
 
-from kdjax.student.lora import Dropout
+from kdjax.student.dropout import Dropout
 from kdjax.training import lay_out, plan_groups, target_nll, token_losses
 from kdjax.training.loss import CHUNK
 

@@ -1,10 +1,10 @@
-"""Random Llamas in PyTorch: the reference that the student must equal."""
+"""Tiny random models in PyTorch: the reference that the student must equal."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from kdjax.sources.tiny import CONFIG, write_tiny_model
 
@@ -15,8 +15,10 @@ VOCAB = CONFIG["vocab_size"]
 TOKENS = np.random.default_rng(0).integers(3, VOCAB, (2, 70))
 
 
-def save_llama(folder: Path, *, dtype=torch.float32, max_shard_size: str = "5GB", **changes) -> Path:
-    """Write a random Llama and the tiny tokenizer; no weight is at a value that would hide a mistake (norms are not 1)."""
+def save_model(
+    folder: Path, *, dtype=torch.float32, max_shard_size: str = "5GB", model_type="llama", **changes
+) -> Path:
+    """Write a random model and the tiny tokenizer; no weight is at a value that would hide a mistake (norms are not 1)."""
     write_tiny_model(folder)  # for its tokenizer; transformers overwrites config and weights
     (folder / "model.safetensors").unlink()
     settings = {
@@ -33,7 +35,7 @@ def save_llama(folder: Path, *, dtype=torch.float32, max_shard_size: str = "5GB"
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     }
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**settings | changes))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings | changes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
