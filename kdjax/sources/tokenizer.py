@@ -147,7 +147,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         inner = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise InputError(f"{path}: not a readable tokenizer ({error})") from error
-    settings = _json_if_there(folder / "tokenizer_config.json")
+    settings = _json_if_there(folder / "special_tokens_map.json") | _json_if_there(folder / "tokenizer_config.json")
     if (folder / "chat_template.jinja").is_file():
         settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     eos = settings.get("eos_token")

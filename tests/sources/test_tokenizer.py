@@ -188,6 +188,18 @@ def test_eos_as_an_added_token_object(tmp_path):
     assert read_tokenizer(write_sentencepiece(tmp_path)).eos_ids == (2,)
 
 
+def test_special_tokens_named_in_the_older_file_alone(tmp_path):
+    write_byte_level(tmp_path, "llama3")
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    special = {name: settings.pop(name) for name in ("bos_token", "eos_token")}
+    path.write_text(json.dumps(settings))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(special))
+    tokenizer = read_tokenizer(tmp_path)
+    assert tokenizer.eos_id == 3
+    assert tokenizer.render([{"role": "user", "content": "x"}]).startswith(special["bos_token"])
+
+
 @pytest.mark.parametrize("eos", [None, "<|nowhere|>"])
 def test_a_missing_eos_is_said(tmp_path, eos):
     with pytest.raises(InputError, match="no end-of-sequence token"):
