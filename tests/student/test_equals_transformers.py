@@ -79,9 +79,10 @@ def test_the_older_layout_of_rope_settings(settings, tmp_path):
     assert difference(folder) < 1e-4
 
 
-def test_bfloat16_weights_are_read_exactly(tmp_path):
-    folder = save_model(tmp_path / "model", dtype=torch.bfloat16)
-    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_weights_are_read_exactly(tmp_path, dtype):
+    folder = save_model(tmp_path / "model", dtype=getattr(torch, dtype))
+    assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
     assert difference(folder) < 1e-4
 
 
