@@ -34,8 +34,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser; an unknown field of the config becomes an error that names the nearest one."""
     try:
         rest = flags.FLAGS(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
-        raise InputError(str(error).replace("\\n", " ").replace("\\", "").strip("'\"")) from error
+    except (AttributeError, KeyError) as error:  # of ml_collections: a KeyError, inside another one where it lies deep
+        inner = error.args[0].args[0] if isinstance(error.args[0], KeyError) else str(error.args[0])
+        field, _, hint = inner.partition("\n")
+        where = [arg for arg in argv if field.strip("'") in arg.partition("=")[0].split(".")]
+        raise InputError(f"{' '.join(where)}: the config has no field {field}. {hint}".strip()) from error
+    except (TypeError, ValueError, flags.Error) as error:
+        raise InputError(str(error)) from error
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = -1  # warnings; app.run would make it info, at which Orbax tells each of its steps
     return rest

@@ -70,6 +70,17 @@ def compile_automaton(
     Raises:
         InputError: the tokenizer cannot spell an answer, or the budget is too small for the shortest.
     """
+    rows, distance, starts = _reach(languages, tokenizer, budget)
+    return _tables(rows, distance, vocab_size), starts
+
+
+def check_budget(languages: Sequence[Language], tokenizer: Tokenizer, budget: int) -> None:
+    """Raise what `compile_automaton` would; no array is made on a device."""
+    _reach(languages, tokenizer, budget)
+
+
+def _reach(languages: Sequence[Language], tokenizer: Tokenizer, budget: int):
+    """Moves and distances to the end of every reachable state, and the start state of each language."""
     spellings = _Spellings(tokenizer)
     ids: dict[State, int] = {ENDED: 0, DONE: 1}
     rows: list[dict[int, tuple[int, int]]] = [{}, {tokenizer.eos_id: (0, 0)}]
@@ -85,7 +96,7 @@ def compile_automaton(
             else f"the shortest answer takes {worst} tokens"
         )
         raise InputError(f"eval.max_new_tokens={budget}: {what}")
-    return _tables(rows, distance, vocab_size), starts
+    return rows, distance, starts
 
 
 class _Spellings:

@@ -17,7 +17,7 @@ from kdjax.student.weights_in import flat_items, tensor_names
 PREFIX = "base_model.model."
 SHARD_BYTES = 4 << 30
 NOT_COMPUTED = ("modules_to_save", "fan_in_fan_out", "alora_invocation_tokens", "use_qalora", "target_parameters")
-NOT_COMPUTED += ("layers_pattern", "trainable_token_indices", "lora_bias", "layer_replication")
+NOT_COMPUTED += ("trainable_token_indices", "lora_bias", "layer_replication")
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others (PiSSA, OLoRA, …) take a part out of the base
 
 
@@ -112,6 +112,8 @@ def read_lora_config(folder: Path) -> LoraConfig:
             raise InputError(f"{path}: init_lora_weights={init!r} is not supported: it belongs to a changed base")
         if config.get("bias", "none") != "none":
             raise InputError(f"{path}: bias={config['bias']!r} is not supported, only 'none'")
+        if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):  # the one list of layers there is
+            raise InputError(f"{path}: layers_pattern={config['layers_pattern']!r} fits no layer")
         # PEFT's defaults, where a field is absent
         return LoraConfig(
             r=config.get("r", 8),

@@ -17,6 +17,7 @@ LINEAR_PATHS = {  # name → path inside a layer
     "down_proj": "mlp.down_proj",
 }
 LINEAR_NAMES = tuple(LINEAR_PATHS)
+NOT_LINEAR = ("lm_head", "embed_tokens")  # never adapted, so that naming them as exceptions is harmless
 
 
 @dataclass(frozen=True)
@@ -56,41 +57,69 @@ class LoraConfig:
     layers_to_transform: int | Sequence[int] | None = None
 
     def __post_init__(self):
-        for name, rank in (("r", self.r), *((f"rank_pattern[{key!r}]", r) for key, r in self.rank_pattern.items())):
-            if rank < 1:
-                raise InputError(f"lora.{name}={rank}: the rank must be at least 1")
-        for name in ("target_modules", "exclude_modules"):
-            entries = () if self._is_regex(name) else _as_tuple(getattr(self, name))
-            unknown = sorted(e for e in entries if e not in ("", "all-linear") and e.split(".")[-1] not in LINEAR_NAMES)
-            if unknown or (name == "target_modules" and not getattr(self, name)):
-                raise InputError(f"lora.{name}: {unknown} fits no linear layer; there are {', '.join(LINEAR_NAMES)}")
+        ranks = {"r": self.r} | {f"rank_pattern[{key!r}]": rank for key, rank in self.rank_pattern.items()}
+        for name, rank in ranks.items():
+            if not isinstance(rank, int) or rank < 1:
+                raise InputError(f"lora.{name}={rank!r}: the rank must be a whole number, at least 1")
+        for key, alpha in {"lora_alpha": self.lora_alpha, **self.alpha_pattern}.items():
+            if not isinstance(alpha, int | float):
+                raise InputError(f"lora: the alpha of {key!r} must be a number, not {alpha!r}")
         if not 0.0 <= self.lora_dropout < 1.0:
             raise InputError(f"lora.lora_dropout={self.lora_dropout}: must be in [0, 1)")
-        regexes = [("rank_pattern", key) for key in self.rank_pattern]
-        regexes += [("alpha_pattern", key) for key in self.alpha_pattern]
+        regexes = [(n, key) for n in ("rank_pattern", "alpha_pattern") for key in getattr(self, n)]
         regexes += [(n, getattr(self, n)) for n in ("target_modules", "exclude_modules") if self._is_regex(n)]
         for name, pattern in regexes:
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise InputError(f"lora.{name}: {pattern!r} is not a regular expression ({error})") from error
-        if self._is_regex("target_modules") and self.layers_to_transform is not None:
+        if self._is_regex("target_modules") and _as_tuple(self.layers_to_transform):
             raise InputError("lora.layers_to_transform: not with a regular expression in target_modules; say it there")
 
-    def plans(self, layers: int) -> dict[str, Plan]:
-        """The adapter of each linear map, by its name, in a decoder of so many layers.
+    def check(self, layers: int | None = None) -> None:
+        """Refuse what a person has misspelt and PEFT ignores: an entry that fits nothing.
+
+        Without the number of layers only names are checked. Adapters from disk are not: their tensors say what they hold.
 
         Raises:
-            InputError: an entry that fits nothing: it would be ignored in silence.
+            InputError: naming the entry.
         """
-        self._check_entries(layers)
+        if not self.target_modules:
+            raise InputError(f"lora.target_modules is empty; there are {', '.join(LINEAR_NAMES)}")
+        paths = [f"model.layers.{i}.{inside}" for i in range(layers or 0) for inside in LINEAR_PATHS.values()]
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            for entry in () if value in ("", "all-linear") else _as_tuple(value):
+                last = entry.split(".")[-1]
+                if name == "exclude_modules" and last in NOT_LINEAR:
+                    continue
+                named = self._is_regex(name) or last in LINEAR_NAMES
+                if not named or (
+                    layers and not any(_fits(entry if self._is_regex(name) else (entry,), p) for p in paths)
+                ):
+                    raise InputError(
+                        f"lora.{name}: {entry!r} fits no linear layer; there are {', '.join(LINEAR_NAMES)}"
+                    )
+        for name in ("rank_pattern", "alpha_pattern"):
+            for pattern in getattr(self, name):
+                if layers and not any(_ends_with(pattern, path) for path in paths):
+                    raise InputError(f"lora.{name}: {pattern!r} fits no linear layer of the model")
+        for layer in _as_tuple(self.layers_to_transform):
+            if layers and not 0 <= layer < layers:
+                raise InputError(f"lora.layers_to_transform: there is no layer {layer}, the model has {layers}")
+
+    def plans(self, layers: int) -> dict[str, Plan]:
+        """The adapter of each linear map, by its name, in a decoder of so many layers, as PEFT would place it.
+
+        Raises:
+            InputError: no linear layer is left.
+        """
         plans = {}
         for name, inside in LINEAR_PATHS.items():
             paths = [f"model.layers.{layer}.{inside}" for layer in range(layers)]
-            chosen = [self._is_target(path, layer) for layer, path in enumerate(paths)]
             ranks = [
-                int(_by_pattern(self.rank_pattern, path, self.r)) if c else 0
-                for path, c in zip(paths, chosen, strict=True)
+                _by_pattern(self.rank_pattern, path, self.r) if self._is_target(path, layer) else 0
+                for layer, path in enumerate(paths)
             ]
             scales = [self._scale(path, rank) if rank else 0.0 for path, rank in zip(paths, ranks, strict=True)]
             plans[name] = Plan(tuple(ranks), tuple(scales))
@@ -99,10 +128,12 @@ class LoraConfig:
         return plans
 
     def _is_target(self, path: str, layer: int) -> bool:
-        if self.layers_to_transform is not None and layer not in _as_tuple(self.layers_to_transform):
+        if self.exclude_modules and _fits(self.exclude_modules, path):
             return False
         targets = LINEAR_NAMES if self.target_modules == "all-linear" else self.target_modules
-        return _fits(targets, path) and not (self.exclude_modules and _fits(self.exclude_modules, path))
+        if not isinstance(targets, str) and path in targets:
+            return True  # a whole path is meant wherever it is, as in PEFT
+        return _fits(targets, path) and layer in (_as_tuple(self.layers_to_transform) or (layer,))
 
     def _scale(self, path: str, rank: int) -> float:
         alpha = _by_pattern(self.alpha_pattern, path, self.lora_alpha)
@@ -111,21 +142,6 @@ class LoraConfig:
     def _is_regex(self, name: str) -> bool:
         value = getattr(self, name)
         return isinstance(value, str) and value not in ("", "all-linear") and not value.isidentifier()
-
-    def _check_entries(self, layers: int) -> None:
-        everything = [f"model.layers.{i}.{inside}" for i in range(layers) for inside in LINEAR_PATHS.values()]
-        entries = [("target_modules", entry) for entry in _entries(self.target_modules) if entry != "all-linear"]
-        entries += [("exclude_modules", entry) for entry in _entries(self.exclude_modules)]
-        for name, entry in entries:
-            if not any(_fits(entry if self._is_regex(name) else (entry,), path) for path in everything):
-                raise InputError(f"lora.{name}: {entry!r} fits no linear layer; there are {', '.join(LINEAR_NAMES)}")
-        for name in ("rank_pattern", "alpha_pattern"):
-            for pattern in getattr(self, name):
-                if not any(_ends_with(pattern, path) for path in everything):
-                    raise InputError(f"lora.{name}: {pattern!r} fits no linear layer of the model")
-        for layer in _as_tuple(self.layers_to_transform):
-            if not 0 <= layer < layers:
-                raise InputError(f"lora.layers_to_transform: there is no layer {layer}, the model has {layers}")
 
 
 def _fits(targets: str | Sequence[str], path: str) -> bool:
@@ -142,10 +158,6 @@ def _ends_with(pattern: str, path: str) -> bool:
 
 def _by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
     return next((value for pattern, value in patterns.items() if _ends_with(pattern, path)), default)
-
-
-def _entries(targets: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(entry for entry in _as_tuple(targets) if entry)
 
 
 def _as_tuple(value) -> tuple:

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from kdjax.errors import InputError
 from kdjax.student.parameters import BaseParam
 
 METHODS = ("int8", "nf4")
@@ -80,4 +81,9 @@ def quantize(weight: Float[np.ndarray, "*rows in"], method: str) -> dict[str, np
 
 def block_size(columns: int) -> int:
     """The largest even block of at most 64 that divides a row (64 in all common models)."""
-    return next(size for size in range(BLOCK, 0, -2) if columns % size == 0)
+    size = next((size for size in range(BLOCK, 0, -2) if columns % size == 0), None)
+    if size is None:
+        raise InputError(
+            f"student.quantization: a linear layer with {columns} inputs, an odd number, cannot be quantised"
+        )
+    return size

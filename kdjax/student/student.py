@@ -17,7 +17,7 @@ from kdjax.student.lora import init_adapter
 from kdjax.student.lora_config import LoraConfig
 from kdjax.student.parameters import BaseParam, LoRAParam
 from kdjax.student.quantization import METHODS, dequantize, is_quantized
-from kdjax.student.weights_in import flat_items, load_base
+from kdjax.student.weights_in import check_names, flat_items, load_base
 
 DTYPES = ("float32", "bfloat16")
 
@@ -95,6 +95,30 @@ def load_student(
     Raises:
         InputError: files, architecture, tensors or settings that cannot be used exactly as given.
     """
+    files = resolve(source)
+    config = _check(files, lora, adapter, quantization, dtype)
+    graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
+    base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source)
+    fresh = _fresh_adapter(abstract_adapter, base, lora, seed) if lora else {}
+    student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora, quantization)
+    if adapter is not None:
+        student.load_adapter(adapter)
+    return student
+
+
+def check_student(
+    source: str,
+    *,
+    lora: LoraConfig | None = None,
+    adapter: str | Path | None = None,
+    quantization: str | None = None,
+    dtype: str = "float32",
+) -> DecoderConfig:
+    """Raise what `load_student` would, as far as it shows without reading weights. Returns the decoder's shape."""
+    return _check(resolve(source), lora, adapter, quantization, dtype)
+
+
+def _check(files: ModelFiles, lora, adapter, quantization, dtype) -> DecoderConfig:
     if quantization not in (None, *METHODS):
         raise InputError(
             f"student.quantization={quantization!r} is not supported; choose from None, {', '.join(METHODS)}"
@@ -103,15 +127,14 @@ def load_student(
         raise InputError(f"student.dtype={dtype!r} is not supported; choose from {', '.join(DTYPES)}")
     if lora is not None and adapter is not None:
         raise InputError("give either lora (a fresh adapter) or adapter (one from disk), not both")
-    files = resolve(source)
-    config = decoder_config(read_config(files), source)
-    graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
-    base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source)
-    fresh = _fresh_adapter(abstract_adapter, base, lora, seed) if lora else {}
-    student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora, quantization)
-    if adapter is not None:
-        student.load_adapter(adapter)
-    return student
+    config = decoder_config(read_config(files), files.source)
+    if lora is not None:
+        lora.check(config.num_hidden_layers)
+    else:
+        lora = adapters.read_lora_config(Path(adapter)) if adapter is not None else None
+    _, _, base = _split(config, lora, jnp.dtype(dtype), quantization)
+    check_names(base, open_weights(files), config.num_hidden_layers, files.source)
+    return config
 
 
 def _split(

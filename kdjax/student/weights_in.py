@@ -25,11 +25,11 @@ def tensor_names(path: tuple[str, ...], layers: int) -> list[str]:
     return [f"model.layers.{layer}." + ".".join(path[1:]) for layer in range(layers)]
 
 
-def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) -> dict:
-    """Fill the decoder's base parameters, cast to `dtype`; quantised ones are quantised here, a layer at a time.
+def check_names(abstract: dict, weights: Weights, layers: int, where: str) -> None:
+    """Whether the file holds this decoder's tensors and no others; reads names alone.
 
     Raises:
-        InputError: a tensor is missing, has another shape, or is not part of this architecture; each is named.
+        InputError: a tensor is missing, or is not part of this architecture; each is named.
     """
     wanted = {path: tensor_names(path, layers) for path, _ in flat_items(abstract)}
     expected = {name for names in wanted.values() for name in names}
@@ -41,7 +41,16 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) 
     if missing or unexpected:
         raise InputError(f"{where}: tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
 
-    if extra & set(weights) and not np.array_equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"]):
+
+def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) -> dict:
+    """Fill the decoder's base parameters, cast to `dtype`; quantised ones are quantised here, a layer at a time.
+
+    Raises:
+        InputError: as `check_names`, or a tensor has another shape.
+    """
+    check_names(abstract, weights, layers, where)
+    tied = "lm_head" not in abstract and "lm_head.weight" in weights
+    if tied and not np.array_equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"]):
         raise InputError(
             f"{where}: lm_head.weight is not the embedding; set tie_word_embeddings to false in config.json"
         )
@@ -53,7 +62,7 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) 
         return tensor
 
     def fill(path, leaf):
-        names = wanted[tuple(key.key for key in path)]
+        names = tensor_names(tuple(key.key for key in path), layers)
         if is_quantized(leaf):
             method, shape = method_of(leaf), shape_of(leaf)[1:]
             parts = [quantize(read(name, shape), method) for name in names]

@@ -11,14 +11,14 @@ from kdjax.data import Domain, describe, load_domain
 from kdjax.decoding import Generator
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
-from kdjax.sources import load_tokenizer, read_config, resolve
-from kdjax.student import Student, decoder_config, load_student
+from kdjax.sources import load_tokenizer, resolve
+from kdjax.student import Student, check_student, load_student
 from kdjax.study import examples as asking
 from kdjax.study.distil import Cards, card_path, distil
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
 from kdjax.study.scores import prediction_rows, results, scores
-from kdjax.study.settings import check, config_hash, lora_config, train_settings
+from kdjax.study.settings import check, config_hash, student_settings, train_settings
 from kdjax.study.workdir import claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Training, preview, replicate
 
@@ -31,10 +31,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     """
     check(config)
     domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
-    files = resolve(config.student.source)
-    tokenizer = load_tokenizer(files)
-    positions = decoder_config(read_config(files), config.student.source).max_position_embeddings
-    asking.check_before_distilling(config, tokenizer, domains, positions)
+    tokenizer = load_tokenizer(resolve(config.student.source))
+    shape = check_student(config.student.source, **student_settings(config))
+    asking.check_before_distilling(config, tokenizer, domains, shape.max_position_embeddings)
     folder = Path(workdir)
     claim(folder, config, domains)
     with RunLog(folder) as log:
@@ -75,16 +74,8 @@ class Cell:
         self._show()
 
     def _load(self) -> Student:
-        settings = self.config.student
-        lora = None if settings.adapter else lora_config(self.config)
-        student = load_student(
-            settings.source,
-            lora=lora,
-            adapter=settings.adapter or None,
-            quantization=settings.quantization,
-            dtype=settings.dtype,
-            seed=self.config.seed,
-        )
+        source, settings = self.config.student.source, student_settings(self.config)
+        student = load_student(source, **settings, seed=self.config.seed)
         student.base = replicate(student.base)  # once: training and generation find it in place
         record_devices(self.folder)
         return student

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain, Session, prove_sources
-from kdjax.decoding import Constraint
+from kdjax.decoding import Constraint, check_budget, session_language
 from kdjax.errors import InputError
 from kdjax.knowledge import knowledge_text
 from kdjax.prompting import ANSWER_MARKER, Example, check_lengths, prompt_example, training_example
@@ -87,15 +87,27 @@ def check_before_distilling(
         for p in questions(config, tokenizer, domains, contexts(empty), split).prompts
     ]
     check_fit(config, [*training_set(tokenizer, domains, empty), *prompts], positions)
+    form = constraint(config)
+    if form.mode != "none":
+        sizes = {
+            len(session) for domain in domains.values() for sessions in domain.splits.values() for session in sessions
+        }
+        languages = [session_language(form.mode, size, form.marker) for size in sorted(sizes)]
+        check_budget(languages, tokenizer, config.eval.max_new_tokens)
 
 
 def check_fit(config: ConfigDict, examples: Sequence[Example], positions: int) -> None:
-    """No example is longer than train.max_length, nor longer than the model can place."""
+    """No example is longer than train.max_length, nor longer, with the answer to a prompt, than the model can place."""
     if config.train.max_length > positions:
         raise InputError(
             f"config.train.max_length={config.train.max_length}, but the student has only {positions} positions"
         )
     check_lengths(list(examples), config.train.max_length)
+    longest, room = max(len(example.prompt_ids) for example in examples), config.eval.max_new_tokens
+    if longest + room > positions:
+        raise InputError(
+            f"a prompt of {longest} tokens and eval.max_new_tokens={room} exceed the student's {positions} positions"
+        )
 
 
 def prove_and_write(

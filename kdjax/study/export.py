@@ -17,7 +17,7 @@ GOLDEN_LOGITS = 20
 
 README = """# {kind} adapter of a kdjax run
 
-Base model: `{base}`. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
+Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
 
     from peft import PeftModel
     model = PeftModel.from_pretrained(base_model, "{folder}")
@@ -25,7 +25,7 @@ Base model: `{base}`. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
 {vllm}
 
     from kdjax.student import load_student
-    load_student("{base}", adapter="{folder}").save_merged("merged")  # an ordinary model folder, where adapters are not read
+    load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")  # an ordinary model folder, where adapters are not read
 
     python launch.py --config=configs/generate.py --config.student.adapter={folder} \\
         --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
@@ -54,7 +54,11 @@ def export_adapter(
     student.save_adapter(folder)
     student.tokenizer.save(folder)
     described = {
-        "base": {"source": student.files.source, "digest": student.files.digest},
+        "base": {
+            "source": student.files.source,
+            "digest": student.files.digest,
+            "quantization": student.quantization,
+        },
         "knowledge": dict(knowledge),
         "thoughts_first": constraint.marker == ANSWER_MARKER,
         "run": run_hash,
@@ -67,6 +71,10 @@ def export_adapter(
     vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
     text = README.format(
         base=student.files.source,
+        kept=f", kept in {student.quantization}: other servers quantise otherwise, so merge as below"
+        if student.quantization
+        else "",
+        quantization=f', quantization="{student.quantization}"' if student.quantization else "",
         folder=folder.name,
         kind="DoRA" if lora.use_dora else "LoRA",
         rank=lora.r,

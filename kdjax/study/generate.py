@@ -8,11 +8,13 @@ from ml_collections import ConfigDict
 from kdjax.data import load_new_sessions
 from kdjax.decoding import Constraint, Generator
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, check_lengths, parse_answer, prompt_example
+from kdjax.prompting import ANSWER_MARKER, parse_answer, prompt_example
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import resolve
 from kdjax.student import load_student
+from kdjax.study.examples import check_fit
 from kdjax.study.settings import check
+from kdjax.study.workdir import claim
 
 
 def generate(config: ConfigDict, workdir: str) -> None:
@@ -37,14 +39,21 @@ def generate(config: ConfigDict, workdir: str) -> None:
             f"{config.student.adapter} was trained on {trained['base']['source']}, and config.student.source={config.student.source} "
             "holds other weights"
         )
+    kept = trained["base"].get("quantization")
+    if config.student.quantization not in (None, kept):
+        raise InputError(
+            f"{config.student.adapter} was trained on a base kept in {kept or 'full'}, not {config.student.quantization}; "
+            "leave config.student.quantization empty"
+        )
+    claim(Path(workdir), config, {})
     student = load_student(
         config.student.source,
         adapter=config.student.adapter,
-        quantization=config.student.quantization,
+        quantization=kept,
         dtype=config.student.dtype,
     )
     prompts = [prompt_example(student.tokenizer, domain, session, knowledge) for session in sessions]
-    check_lengths(prompts, config.train.max_length)
+    check_fit(config, prompts, student.config.max_position_embeddings)
     generator = Generator(
         student,
         max_new_tokens=config.eval.max_new_tokens,

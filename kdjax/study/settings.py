@@ -82,6 +82,10 @@ def check(config: ConfigDict) -> None:
         for field in fields:
             if _at(config, field) < lowest:
                 raise InputError(f"config.{field}={_at(config, field)} must be at least {lowest}")
+    if config.train.warmup_ratio > 1:
+        raise InputError(
+            f"config.train.warmup_ratio={config.train.warmup_ratio} must be at most 1, a share of the steps"
+        )
     if config.train.max_grad_norm <= 0:
         raise InputError(
             f"config.train.max_grad_norm={config.train.max_grad_norm} must be above 0; 0 would stop learning"
@@ -101,8 +105,20 @@ def lora_config(config: ConfigDict) -> LoraConfig:
             fields[name] = dict(fields[name])
         except (TypeError, ValueError) as error:
             raise InputError(f"config.lora.{name}={fields[name]!r}: write pairs, as in (('q_proj', 8),)") from error
-    fields["layers_to_transform"] = fields["layers_to_transform"] or None
-    return LoraConfig(**fields)
+    lora = LoraConfig(**fields)
+    lora.check()
+    return lora
+
+
+def student_settings(config: ConfigDict) -> dict:
+    """What `load_student` and `check_student` take besides the source: a fresh adapter, or the one from disk."""
+    student = config.student
+    return {
+        "lora": None if student.adapter else lora_config(config),
+        "adapter": student.adapter or None,
+        "quantization": student.quantization,
+        "dtype": student.dtype,
+    }
 
 
 def train_settings(config: ConfigDict) -> TrainSettings:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -83,16 +84,28 @@ def record(workdir: Path) -> dict:
 
 @contextmanager
 def stage(log: RunLog, name: str) -> Iterator[None]:
-    """Time a part of the run; what was measured goes to log.jsonl when the part is whole."""
+    """Time a part of the run; its start and its end go to log.jsonl."""
     started = time.perf_counter()
+    log.event("begin", name=name)
     yield
     log.event("stage", name=name, seconds=round(time.perf_counter() - started, 3))
 
 
 def stage_seconds(workdir: Path) -> dict[str, float]:
-    """Seconds per stage, summed over all parts of a continued run."""
+    """Seconds per stage, summed over all parts of a continued run; a part that was killed counts up to its last event."""
     seconds: dict[str, float] = {}
+    begun = last = None
     for row in read_jsonl(workdir / "log.jsonl"):
-        if row["event"] == "stage":
-            seconds[row["name"]] = round(seconds.get(row["name"], 0.0) + row["seconds"], 3)
+        if begun and row["event"] in ("begin", "stage"):
+            whole = row["event"] == "stage"
+            spent = row["seconds"] if whole else (_moment(last) - _moment(begun)).total_seconds()
+            seconds[begun["name"]] = round(seconds.get(begun["name"], 0.0) + spent, 3)
+            begun = None
+        if row["event"] == "begin":
+            begun = row
+        last = row
     return seconds
+
+
+def _moment(row: dict) -> datetime:
+    return datetime.fromisoformat(row["time"])

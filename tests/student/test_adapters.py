@@ -150,13 +150,12 @@ def test_fields_that_peft_may_leave_out_have_its_defaults(folder):
         {"fan_in_fan_out": True},
         {"bias": "all"},
         {"target_parameters": ["experts"]},
-        {"layers_pattern": "blocks"},
+        {"layers_pattern": "blocks"},  # fits no layer of this tree
         {"alora_invocation_tokens": [1, 2]},  # applies the update to some positions only
         {"use_qalora": True},
         {"init_lora_weights": "pissa"},  # belongs to a base with the principal part taken out
         {"init_lora_weights": "olora"},
         {"peft_type": "LOHA"},
-        {"target_modules": ["q_proj", "embed_tokens"]},
     ],
     ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
 )

@@ -32,6 +32,12 @@ SETTINGS = {
         **PATTERNS,
     },
     "regex": {"target_modules": r".*layers\.0.*\.(q|v)_proj", "exclude_modules": r".*v_proj", "lora_alpha": 32},
+    "exceptions-elsewhere": {"target_modules": "all-linear", "exclude_modules": ["lm_head"], "lora_alpha": 2},
+    "one-path-and-a-layer": {
+        "target_modules": ["model.layers.1.self_attn.k_proj", "mlp.up_proj"],  # a whole path is meant wherever it is
+        "layers_to_transform": [0],
+        "lora_alpha": 32,
+    },
     "one-layer": {"target_modules": ["mlp.up_proj", "k_proj"], "layers_to_transform": [1], "lora_alpha": 32},
 }
 
@@ -93,6 +99,24 @@ def test_the_initial_bound_is_pefts(llama_folder):
     theirs = [p for name, p in model.named_parameters() if "lora_A" in name]
     for layer, parameter in enumerate(theirs):
         assert np.abs(ours["lora_A"][layer]).max() == pytest.approx(float(parameter.detach().abs().max()), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "c_attn"]},
+        {"target_modules": ["q_proj"], "exclude_modules": ".*(vision|lm_head).*"},
+        {"target_modules": ["q_proj"], "rank_pattern": {"c_attn": 2}},
+        {"target_modules": ["q_proj"], "layers_to_transform": []},
+        {"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": "layers"},
+    ],
+    ids=["targets", "exception", "pattern", "no-layers", "layers-pattern"],
+)
+def test_entries_that_fit_nothing_in_pefts_adapter_are_no_reason_to_refuse_it(llama_folder, tmp_path, settings):
+    """A person's misspelling is refused; a file's tensors say what is adapted."""
+    model = peft.get_peft_model(reference(llama_folder), peft.LoraConfig(init_lora_weights=False, **settings))
+    model.save_pretrained(tmp_path)
+    assert largest_difference(load_student(str(llama_folder), adapter=tmp_path), model) < 1e-4
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

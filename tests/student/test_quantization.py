@@ -10,6 +10,7 @@ from scipy.stats import norm
 from students import trained_student
 
 from kdjax.data import load_domain
+from kdjax.errors import InputError
 from kdjax.prompting import training_example
 from kdjax.sources import DEFAULT_MODEL
 from kdjax.student import QUANTIZATIONS, LoraConfig, load_student
@@ -58,6 +59,11 @@ def test_zeros_stay_zero():
     for method in QUANTIZATIONS:
         stored = quantize(np.zeros((2, 64), np.float32), method)
         assert not np.asarray(dequantize(**{name: jnp.asarray(part) for name, part in stored.items()})).any()
+
+
+def test_a_row_of_odd_length_is_refused():
+    with pytest.raises(InputError, match="a linear layer with 45 inputs, an odd number"):
+        quantize(np.ones((2, 45), np.float32), "int8")
 
 
 # What is computed

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from kdjax.sources.tiny import write_tiny_model
-from kdjax.student import decoder_config
+from kdjax.student.families import decoder_config
 from kdjax.student.student import _split
 from kdjax.student.weights_in import flat_items, tensor_names
 

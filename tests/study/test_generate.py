@@ -36,6 +36,37 @@ def test_bundles_of_new_sessions_are_items_of_the_session(finished, launch, shop
     assert all(row["valid"] and all(len(set(bundle)) == len(bundle) >= 2 for bundle in row["bundles"]) for row in rows)
 
 
+def test_an_adapter_of_a_quantised_base_is_used_on_it(launch, shop, cache, monkeypatch):
+    """DoRA over nf4 with two ranks: the golden outputs, and what new sessions get, are of the base it was trained on."""
+    adapter = shop / "run" / "adapter"
+    changed = [
+        "--config.lora.use_dora=True",
+        "--config.lora.rank_pattern=(('q_proj',2),)",
+        "--config.train.max_steps=2",
+    ]
+    process = launch("sft_rules.py:smoke", f"--workdir={shop / 'run'}", "--config.student.quantization=nf4", *changed)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert 'quantization="nf4"' in (adapter / "README.md").read_text()
+    process = launch("generate.py:smoke", *flags(shop, adapter), "--config.student.quantization=int8")
+    assert process.returncode and "kept in nf4, not int8" in process.stderr
+    process = launch("generate.py:smoke", *flags(shop, adapter))
+    assert process.returncode == 0, process.stderr[-3000:]
+    monkeypatch.setenv("KDJAX_CACHE", str(cache))
+    golden = json.loads((adapter / "golden.json").read_text())
+    student = load_student("tiny-random", adapter=adapter, quantization="nf4")
+    logits = np.asarray(student.logits(np.asarray([golden["prompt_ids"]])))[0, -1]
+    np.testing.assert_allclose(
+        logits[golden["first_logits"]["ids"]], golden["first_logits"]["values"], rtol=0, atol=1e-5
+    )
+
+
+def test_the_folder_of_a_run_is_not_written_into(finished, launch, shop):
+    workdir, _ = finished
+    process = launch("generate.py:smoke", *flags(shop, workdir / "adapter")[1:], f"--workdir={workdir}")
+    assert process.returncode and "belongs to another run" in process.stderr
+    assert not (workdir / "bundles.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -79,6 +79,8 @@ def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
     assert process.returncode == -signal.SIGKILL and not (workdir / "metrics.json").exists()
     continued = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["time"]["train"] > metrics["train"]["seconds"] + metrics["train"]["compile_seconds"]
     assert not re.search(r"(?m)^I\d{4} ", continued.stderr)  # no library's info on the console
     whole, parts = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (finished[0], workdir))
     assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
@@ -103,15 +105,38 @@ def bad_data(tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (lambda _: ["--config.train.lerning_rate=1"], 'Did you mean "learning_rate"'),
+        (
+            lambda _: ["--config.train.lerning_rate=1"],
+            """error: --config.train.lerning_rate=1: the config has no field 'lerning_rate'. Did you mean "learning_rate\"""",
+        ),
         (lambda _: ["--config.train.epochs=many"], "many"),
         (bad_model, "no *.safetensors"),
         (bad_data, "session_item.csv"),
         (lambda _: ["--config.train.max_length=100"], "train.max_length=100"),
         (lambda _: ["--config.job=bake"], "run, generate"),
+        (lambda _: ["--config.lora.layers_to_transform=(40,)"], "there is no layer 40"),
+        (lambda _: ["--config.lora.rank_pattern=(('c_attn',2),)"], "'c_attn' fits no linear layer"),
+        (lambda _: ["--config.student.adapter=/nowhere"], "/nowhere/adapter_config.json"),
+        (lambda _: ["--config.eval.max_new_tokens=3"], "the shortest answer takes"),
+        (lambda _: ["--config.eval.max_new_tokens=4096"], "exceed the student's 4096 positions"),
+        (lambda _: ["--config.train.warmup_ratio=2"], "at most 1"),
         (lambda _: ["surplus"], "surplus"),
     ],
-    ids=["field", "type", "model", "data", "length", "job", "argument"],
+    ids=[
+        "field",
+        "type",
+        "model",
+        "data",
+        "length",
+        "job",
+        "layer",
+        "pattern",
+        "adapter",
+        "budget",
+        "positions",
+        "warmup",
+        "argument",
+    ],
 )
 def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message):
     workdir = tmp_path / "run"
