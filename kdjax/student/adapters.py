@@ -81,8 +81,8 @@ def _peft_keys(adapter: dict, lora: LoraConfig) -> Iterator[tuple[str, tuple[str
                 yield f"{PREFIX}{name}.weight", path, (layer, rows) if path[-1] == "lora_A" else (layer, ..., rows)
 
 
-def _layers_of(adapter: dict) -> int:
-    return jax.tree.leaves(adapter)[0].shape[0]
+def _layers_of(stacked: dict) -> int:
+    return jax.tree.leaves(stacked)[0].shape[0]
 
 
 def _targets(lora: LoraConfig, layers: int) -> list[str]:
@@ -181,13 +181,11 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
     shards: list[dict[str, np.ndarray]] = [{}]
     room = SHARD_BYTES
     dtype = base["norm"]["weight"].dtype
+    layers = _layers_of(base["layers"])
     for path, leaf in flat_items(base):
-        stacked = path[0] == "layers"
-        arrays = leaf if stacked else jax.tree.map(lambda array: array[None], leaf)
         update = _update_of(adapter, path[:-1], lora) if path[-1] == "weight" else None
-        for layer, name in enumerate(tensor_names(path, jax.tree.leaves(arrays)[0].shape[0])):
-            part = jax.tree.map(lambda array: np.asarray(array[layer]), arrays)  # noqa: B023
-            tensor = np.asarray(dequantize(**part)) if is_quantized(part) else part
+        for layer, name in enumerate(tensor_names(path, layers)):
+            tensor = _layer_of(leaf, layer) if path[0] == "layers" else np.asarray(leaf)
             if update is not None:
                 tensor = update(layer, tensor.astype(np.float32))
             tensor = np.ascontiguousarray(tensor.astype(dtype))
@@ -211,6 +209,12 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
         json.dumps(config | {"dtype": str(dtype), "torch_dtype": str(dtype)}, indent=2, sort_keys=True),
         encoding="utf-8",
     )
+
+
+def _layer_of(leaf, layer: int) -> np.ndarray:
+    if is_quantized(leaf):
+        return np.asarray(dequantize(leaf["codes"][layer], leaf["scales"][layer]))
+    return np.asarray(leaf[layer])
 
 
 def _update_of(adapter: dict, module: tuple[str, ...], lora: LoraConfig | None):

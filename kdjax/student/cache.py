@@ -38,11 +38,11 @@ class CacheMasks:
         """Positions that are filled and, with a window, less than `window` before the next token (at prefix + lengths + step)."""
         prompt, generated = jnp.arange(cache.prompt[0].shape[3]), jnp.arange(cache.generated[0].shape[3])
         next_token = (cache.lengths + cache.step)[:, None]  # counted from the prefix's end
-        in_prefix, in_prompt, in_generated = None, prompt < cache.lengths[:, None], (generated < cache.step)[None]
+        in_prefix, in_prompt, in_generated = None, prompt < cache.lengths[:, None], generated < cache.step
         if window is not None:
             in_prompt &= next_token - prompt < window
-            in_generated = in_generated & (cache.step - generated < window)
+            in_generated &= cache.step - generated < window
             if cache.prefix is not None:
                 size = cache.prefix[0].shape[2]
                 in_prefix = (size + next_token - jnp.arange(size) < window)[None, :, None]
-        return cls(in_prefix, in_prompt[None, :, None], in_generated[None, :, None])
+        return cls(in_prefix, in_prompt[None, :, None], in_generated[None, None, None])

@@ -85,16 +85,13 @@ class LoRALinear(nnx.Module):
 
 
 def row_norms(
-    weight: Float[Array, "*layers out in"],
-    a: Float[Array, "*layers r in"],
-    b: Float[Array, "*layers out r"],
-    scale: Float[Array, "*layers"],
-) -> Float[Array, "*layers out"]:
+    weight: Float[Array, "out in"], a: Float[Array, "r in"], b: Float[Array, "out r"], scale: Float[Array, ""]
+) -> Float[Array, " out"]:
     """‖W + scale · B A‖ of each row, float32, from products with r columns: B A itself would be as large as W, and kept for backward."""
     weight = weight.astype(jnp.float32)
-    scaled = b * jnp.asarray(scale)[..., None, None]
-    cross = jnp.sum((weight @ jnp.swapaxes(a, -1, -2)) * scaled, axis=-1)
-    square = jnp.sum((scaled @ (a @ jnp.swapaxes(a, -1, -2))) * scaled, axis=-1)
+    scaled = b * scale
+    cross = jnp.sum((weight @ a.T) * scaled, axis=-1)
+    square = jnp.sum((scaled @ (a @ a.T)) * scaled, axis=-1)
     return jnp.sqrt(jnp.sum(weight * weight, axis=-1) + 2 * cross + square)
 
 

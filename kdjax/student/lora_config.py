@@ -88,15 +88,13 @@ class LoraConfig:
             raise InputError(f"lora.target_modules is empty; there are {', '.join(LINEAR_NAMES)}")
         paths = [f"model.layers.{i}.{inside}" for i in range(layers or 0) for inside in LINEAR_PATHS.values()]
         for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
+            value, regex = getattr(self, name), self._is_regex(name)
             for entry in () if value in ("", "all-linear") else _as_tuple(value):
                 last = entry.split(".")[-1]
                 if name == "exclude_modules" and last in NOT_LINEAR:
                     continue
-                named = self._is_regex(name) or last in LINEAR_NAMES
-                if not named or (
-                    layers and not any(_fits(entry if self._is_regex(name) else (entry,), p) for p in paths)
-                ):
+                named = regex or last in LINEAR_NAMES
+                if not named or (layers and not any(_fits(entry if regex else (entry,), path) for path in paths)):
                     raise InputError(
                         f"lora.{name}: {entry!r} fits no linear layer; there are {', '.join(LINEAR_NAMES)}"
                     )

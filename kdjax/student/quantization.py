@@ -59,10 +59,11 @@ def shape_of(leaf: dict) -> tuple[int, ...]:
 
 def dequantize(codes: Array, scales: Float[Array, "*rows blocks"]) -> Float[Array, "*rows in"]:
     """The weights, float32; bytes without a sign are pairs of nf4 codes."""
-    values = codes.astype(jnp.float32)
     if codes.dtype == jnp.uint8:
         pairs = jnp.stack([codes >> 4, codes & 15], axis=-1)
         values = jnp.asarray(NF4)[pairs.reshape(*codes.shape[:-1], -1)]
+    else:
+        values = codes.astype(jnp.float32)
     blocks = values.reshape(*scales.shape, -1) * scales[..., None]
     return blocks.reshape(values.shape)
 

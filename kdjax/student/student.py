@@ -99,7 +99,7 @@ def load_student(
     config = _check(files, lora, adapter, quantization, dtype)
     graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
     base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source)
-    fresh = _fresh_adapter(abstract_adapter, base, lora, seed) if lora else {}
+    fresh = _fresh_adapter(abstract_adapter, base, lora, config.num_hidden_layers, seed) if lora else {}
     student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora, quantization)
     if adapter is not None:
         student.load_adapter(adapter)
@@ -146,8 +146,8 @@ def _split(
     return graph, nnx.to_pure_dict(adapter), nnx.to_pure_dict(base)
 
 
-def _fresh_adapter(abstract: dict, base: dict, lora: LoraConfig, seed: int) -> dict:
-    plans = lora.plans(jax.tree.leaves(abstract)[0].shape[0])
+def _fresh_adapter(abstract: dict, base: dict, lora: LoraConfig, layers: int, seed: int) -> dict:
+    plans = lora.plans(layers)
     norms = {}
     if lora.use_dora:
         maps = {path[-2]: leaf for path, leaf in flat_items(base) if path[0] == "layers" and path[-1] == "weight"}

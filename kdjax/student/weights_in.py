@@ -46,9 +46,8 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) 
     """Fill the decoder's base parameters, cast to `dtype`; quantised ones are quantised here, a layer at a time.
 
     Raises:
-        InputError: as `check_names`, or a tensor has another shape.
+        InputError: a tensor has another shape. That all are there is for `check_names` to say, before.
     """
-    check_names(abstract, weights, layers, where)
     tied = "lm_head" not in abstract and "lm_head.weight" in weights
     if tied and not np.array_equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"]):
         raise InputError(

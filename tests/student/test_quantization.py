@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from students import trained_student
 
+from configs.base import base
 from kdjax.data import load_domain
 from kdjax.errors import InputError
 from kdjax.prompting import training_example
@@ -18,7 +19,8 @@ from kdjax.student.families import decoder_config
 from kdjax.student.quantization import NF4, block_size, dequantize, quantize
 from kdjax.student.student import _split
 from kdjax.student.weights_in import flat_items
-from kdjax.training import Training, TrainSettings
+from kdjax.study.settings import train_settings
+from kdjax.training import Training
 from kdjax.training.batches import Rows
 from kdjax.training.loss import token_losses
 
@@ -199,21 +201,9 @@ def fifty_steps(method: str | None, folder) -> float:
     domain = load_domain("demo", "", "demo")
     student = load_student(DEFAULT_MODEL, lora=LoraConfig(r=16, lora_alpha=32), quantization=method)
     examples = [training_example(student.tokenizer, "demo", session) for session in domain.splits["train"]]
-    settings = TrainSettings(
-        seed=0,
-        epochs=2,
-        max_steps=50,
-        batch_size=4,
-        micro_batch_size=4,
-        learning_rate=2e-4,
-        warmup_ratio=0.1,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        buckets=1,
-        checkpoint_every=100,
-        dropout=0.0,
-    )
-    training = Training(student, examples, settings, folder)
+    config = base("fifty_steps")
+    config.train.update(max_steps=50, batch_size=4, learning_rate=2e-4, buckets=1, checkpoint_every=100)
+    training = Training(student, examples, train_settings(config), folder)
     training.run()
     losses = [row["loss"] for row in training.progress.history if "loss" in row]
     assert len(losses) == 50
