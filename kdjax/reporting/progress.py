@@ -23,7 +23,8 @@ class Progress:
     """Reports the steps of a loop: on a terminal as one live line, elsewhere as a line at most every `every` seconds.
 
     The first update and the last one are always reported. The first step holds the compilation, so the remaining time is
-    estimated from the steps after it. `initial` steps were done by an earlier part of the run.
+    estimated from the steps after it. A terminal shows one live line at a time: `close` before another loop reports its
+    own; the next update opens this one again.
     """
 
     def __init__(
@@ -32,20 +33,22 @@ class Progress:
         what: str,
         log: RunLog,
         *,
-        initial: int = 0,
         every: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.total, self.what, self.done = total, what, initial
+        self.total, self.what, self.done = total, what, 0
         self._log, self._clock = log, clock
         self._started = clock()
         self._warm: tuple[int, float] | None = None  # (steps done, time) after the first update
         self._shown_at, self._shown = float("-inf"), ""
         self._latest = ""
-        self._live = Live(console=log.console, auto_refresh=False) if log.console.is_interactive else None
-        self._every = every if self._live is None else REDRAW
-        if self._live:
-            self._live.start()
+        self._live: Live | None = None
+        self._every = REDRAW if log.console.is_interactive else every
+
+    def skip(self, n: int) -> None:
+        """Count `n` steps that an earlier part of the run did, and start the clock."""
+        self.done += n
+        self._started = self._clock()
 
     def update(self, n: int = 1, **fields: Any) -> None:
         """Count `n` more steps; `fields` (say, loss=0.7) are shown behind the times."""
@@ -63,6 +66,7 @@ class Progress:
             self._show(self._latest, self._clock())
         if self._live:
             self._live.stop()
+            self._live = None
 
     def __enter__(self) -> Self:
         return self
@@ -80,10 +84,13 @@ class Progress:
 
     def _show(self, line: str, now: float) -> None:
         self._shown_at, self._shown = now, line
-        if self._live:
-            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
-        else:
+        if not self._log.console.is_interactive:
             self._log.say(line)
+            return
+        if self._live is None:
+            self._live = Live(console=self._log.console, auto_refresh=False)
+            self._live.start()
+        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
 def _short(value: Any) -> str:

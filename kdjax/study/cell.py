@@ -96,8 +96,8 @@ class Cell:
                 generator, student, test, "predictions_before.jsonl", "evaluate before", "test before"
             )
             with stage(self.log, "train"):
-                training = self._training(student, generator, examples, validation)
-                student.adapter = training.run()
+                training = self._train(student, generator, examples, validation)
+            student.adapter = training.best
             counts, history = training.progress.counts(), training.progress.history
         after = self._answers(generator, student, test, "predictions.jsonl", "evaluate", "test")
         if student.lora is not None:
@@ -110,16 +110,17 @@ class Cell:
         self._report(metrics, history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
-    def _training(self, student: Student, generator: Generator, examples, validation: Questions) -> Training:
-        progress: list[Progress] = []
+    def _train(self, student: Student, generator: Generator, examples, validation: Questions) -> Training:
+        """Train to the end, or from the last checkpoint to the end."""
 
         def start(batches, step: int) -> None:
             self.log.say(
                 f"one training example as the student reads it; ⟦what it is trained on⟧:\n{preview(student, batches[0])}\n"
             )
-            progress.append(Progress(training.total, "train step", self.log, initial=step))
+            progress.skip(step)
 
         def validate(adapter: dict) -> dict:
+            progress.close()
             return scores(self._rows(generator, adapter, validation, "validation"))
 
         def hear(row: dict) -> None:
@@ -129,7 +130,7 @@ class Cell:
                 self.log.event("validation", **row)
                 self.log.scalars(row["step"], {"validation/strict_f1": score})
                 return
-            progress[0].update(loss=row["loss"])
+            progress.update(loss=row["loss"])
             self.log.event("step", **row)
             self.log.scalars(
                 row["step"],
@@ -145,7 +146,9 @@ class Cell:
             on_start=start,
             on_event=hear,
         )
-        return training  # a name, because `start` reads its total
+        with Progress(training.total, "train step", self.log) as progress:
+            training.run()
+        return training
 
     def _answers(
         self, generator: Generator, student: Student, asked: Questions, name: str, what: str, label: str

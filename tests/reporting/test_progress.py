@@ -60,7 +60,9 @@ def test_a_file_gets_a_line_at_most_every_15_seconds(output, clock):
 
 def test_updates_may_count_several_and_start_late(output, clock):
     log, lines = output
-    with Progress(100, "steps", log, initial=40, every=0, clock=clock) as progress:
+    with Progress(100, "steps", log, every=0, clock=clock) as progress:
+        clock.now += 7  # of getting ready
+        progress.skip(40)
         clock.now += 10
         progress.update(10)
         clock.now += 5
@@ -92,3 +94,24 @@ def test_a_terminal_shows_one_live_line_below_what_is_said(tmp_path, clock):
     assert "training 2/3, 0:02 elapsed, 0:01 left" in text and "said 1\n" in text
     assert text.rindex("training 3/3, 0:03 elapsed") > text.rindex("said 2")
     assert "\x1b[2K" in text  # the line is erased and drawn again, not printed below itself
+
+
+def test_a_loop_within_a_loop_has_the_terminal_to_itself(tmp_path, clock):
+    """Training closes its line before a validation; its next step opens it again."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=80, color_system=None, _environ={"TERM": "xterm"})
+    with RunLog(tmp_path, console) as log, Progress(4, "training", log, clock=clock) as progress:
+        for epoch in (1, 2):
+            for _ in range(2):
+                clock.now += 1
+                progress.update()
+            progress.close()
+            with Progress(1, "validation", log, clock=clock) as inner:
+                inner.update()
+            log.say(f"epoch {epoch}")
+    text = file.getvalue()
+    hidden, shown = text.count("\x1b[?25l"), text.count("\x1b[?25h")
+    assert hidden == shown == 4  # two loops, twice: the cursor comes back each time
+    ends = [text.index(line) for line in ("training 2/4", "validation 1/1", "epoch 1", "training 4/4", "epoch 2")]
+    assert ends == sorted(ends)
+    assert text.rindex("training") < text.rindex("validation") < text.rindex("epoch 2")  # no stale line at the end

@@ -1,16 +1,24 @@
 """The main job through launch.py: its artifacts, its errors, and going on after a kill."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from kdjax.evaluation import score
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(path):
@@ -84,6 +92,30 @@ def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
     assert not re.search(r"(?m)^I\d{4} ", continued.stderr)  # no library's info on the console
     whole, parts = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (finished[0], workdir))
     assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
+def test_on_a_terminal_each_loop_ends_its_line(cache, tmp_path):
+    """Four steps with a validation after every second one, on a pseudo-terminal."""
+    ours, theirs = pty.openpty()
+    flags = [f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=80"]
+    process = subprocess.Popen(
+        [sys.executable, "launch.py", "--config=configs/sft_rules.py:smoke", *flags],
+        cwd=ROOT,
+        env=os.environ | {"KDJAX_CACHE": str(cache), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+        while part := os.read(ours, 1 << 16):
+            printed += part
+    assert process.wait() == 0, printed.decode()[-3000:]
+    text = printed.decode()
+    assert "train step 2/4" in text and "train step 4/4" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 4  # the cursor is hidden by each loop and comes back
+    assert text.rindex("train step") < text.rindex("epoch 2: validation") < text.rindex("after fine-tuning")
 
 
 def test_another_config_may_not_use_the_folder(finished, launch):
