@@ -34,13 +34,16 @@ def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser; an unknown field of the config becomes an error that names the nearest one."""
     try:
         rest = flags.FLAGS(argv)
+        if CONFIG.present:
+            CONFIG.value.get("job")  # a file that cannot be read is an error only when it is used
     except (AttributeError, KeyError) as error:  # of ml_collections: a KeyError, inside another one where it lies deep
         inner = error.args[0].args[0] if isinstance(error.args[0], KeyError) else str(error.args[0])
         field, _, hint = inner.partition("\n")
         where = [arg for arg in argv if field.strip("'") in arg.partition("=")[0].split(".")]
         raise InputError(f"{' '.join(where)}: the config has no field {field}. {hint}".strip()) from error
-    except (TypeError, ValueError, flags.Error) as error:
-        raise InputError(str(error)) from error
+    except (OSError, TypeError, ValueError, flags.Error) as error:
+        message, raised_inside, trace = str(error).strip().partition(f"{InputError.__name__}: ")
+        raise InputError(trace if raised_inside else message) from error  # ml_collections shows its whole stack
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = -1  # warnings; app.run would make it info, at which Orbax tells each of its steps
     return rest

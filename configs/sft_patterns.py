@@ -5,10 +5,10 @@
 As long as sft_rules without its teacher pass. `:smoke` runs in seconds.
 """
 
-from configs.base import base, smoke
+from configs.base import base, variant
 
 
 def get_config(arg: str = ""):
     config = base("sft_patterns")
     config.knowledge.formats = ("patterns",)
-    return smoke(config) if arg == "smoke" else config
+    return variant(config, arg)

@@ -6,12 +6,11 @@ The teacher thinks about every training session (160 in the demo), so this takes
 sft_rules. `:smoke` runs in seconds.
 """
 
-from configs.base import base, smoke
+from configs.base import base, variant
 
 
 def get_config(arg: str = ""):
     config = base("sft_thoughts")
     config.knowledge.formats = ("thoughts",)
     config.eval.max_new_tokens = 160
-    config = smoke(config) if arg == "smoke" else config
-    return config
+    return variant(config, arg)

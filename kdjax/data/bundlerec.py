@@ -36,7 +36,13 @@ def load_bundlerec(root: str, name: str) -> Domain:
     titles, categories = _titles(folder), _categories(folder)
     intents = one_value(folder / "bundle_intent.csv", ("bundle ID", "intent"))
 
-    left_out = Counter({"sessions without a bundle": len(items_of) - len(bundles_of)})
+    kept = {bundle for bundles in bundles_of.values() for bundle in bundles}
+    left_out = Counter(
+        {
+            "sessions without a bundle": len(items_of) - len(bundles_of),
+            "intents of bundles that no session has": len(intents.keys() - kept),
+        }
+    )
     sessions = []
     for session_id, bundles in bundles_of.items():
         items = items_of[session_id]

@@ -22,6 +22,7 @@ from random import Random
 
 from kdjax.data.fingerprint import fingerprint
 from kdjax.data.sessions import CategoryPath, Domain, Session
+from kdjax.errors import InputError
 
 SEED = 7  # the first with which every intent occurs at least four times in training
 SIZES = {"train": 160, "validation": 40, "test": 40}
@@ -59,7 +60,12 @@ class _Shop:
 
 
 def load_demo(root: str, name: str) -> Domain:
-    """The demo domain under the given name, always the same; `root` is of no use here."""
+    """The demo domain, always the same. A root, or another name than "demo", means other data: an InputError."""
+    if root or name != "demo":
+        raise InputError(
+            f"data.source='demo' makes the domain 'demo' and reads no files, but root={root!r} and the domain "
+            f"{name!r} are named; set data.source to 'bundlerec' or 'jsonl' to read them"
+        )
     rng = Random(SEED)
     shop = _open_shop(rng)
     sessions: dict[frozenset[str], Session] = {}  # by item set: no two sessions, and so no two splits, share one

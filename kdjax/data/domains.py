@@ -15,7 +15,7 @@ def load_domain(source: str, root: str, name: str) -> Domain:
     Args:
         source: "bundlerec" (the CSV files of the public bundle data, `kdjax/data/bundlerec.py`), "jsonl" (one's own data,
             `kdjax/data/jsonl.py`) or "demo" (synthetic, `kdjax/data/demo.py`).
-        root: the folder that holds the folder `name`; "demo" has no use for it.
+        root: the folder that holds the folder `name`; "" for "demo".
         name: the domain's name, which `Domain.name` repeats.
 
     Raises:

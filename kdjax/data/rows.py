@@ -72,11 +72,25 @@ def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) 
 
 def _parse(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {line}: this is not JSON ({error.msg} at column {error.colno})") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a field twice, a number of thousands of digits, lists in lists in lists
+        raise InputError(f"{path}, line {line}: this row cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}, line {line}: a row must be a JSON object, {{...}}")
+    return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field '{twice}' is there twice")
     return values
 
 

@@ -22,5 +22,10 @@ def knowledge_text(cards_by_format: Mapping[str, Sequence[Card]]) -> str:
     if patterns:
         blocks.append("\n".join(["Often bundled together:", *(f"- {text}" for text in patterns)]))
     if rules:
-        blocks.append("\n".join(["Rules:", *(f"{number}. {text}" for number, text in enumerate(rules, start=1))]))
+        blocks.append(rules_block(list(rules)))
     return "\n\n".join(blocks)
+
+
+def rules_block(rules: Sequence[str]) -> str:
+    """The rules as they stand in a prompt: a heading and numbered lines."""
+    return "\n".join(["Rules:", *(f"{number}. {text}" for number, text in enumerate(rules, start=1))])

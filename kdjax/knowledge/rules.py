@@ -7,6 +7,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdjax.data import Session
 from kdjax.knowledge.cards import Card
+from kdjax.knowledge.composition import rules_block
 from kdjax.knowledge.protocols import CountTokens
 from kdjax.knowledge.reflection import RuleCandidate
 from kdjax.teacher import annotation_rules
@@ -21,15 +22,15 @@ def merge_rules(
 ) -> list[Card]:
     """Merge near-equal rules (TF-IDF cosine ≥ 0.8) into one card each, in its shortest wording.
 
-    `support` counts the distinct sessions behind a card. Most supported first, then by text; at most `limit` cards of
-    together at most `max_tokens` tokens.
+    `support` counts the distinct sessions behind a card. Most supported first, then by text; at most `limit` cards, which take at
+    most `max_tokens` tokens in the prompt, heading and numbers included.
     """
     cards = []
     for members in _near_equal(sorted(candidates, key=lambda rule: (len(rule.text), rule.text))):
         sessions = tuple(sorted({rule.session for rule in members}))
         calls = tuple(sorted({call for rule in members for call in rule.calls}))
         cards.append(_card(domain, members[0].text, sessions, calls, len(sessions), count_tokens))
-    return _within_budget(sorted(cards, key=lambda card: (-card.support, card.text)), limit, max_tokens)
+    return _within_budget(sorted(cards, key=lambda card: (-card.support, card.text)), limit, max_tokens, count_tokens)
 
 
 def annotation_rule_cards(
@@ -40,7 +41,7 @@ def annotation_rule_cards(
         _card(domain, text, tuple(session_ids), (), support, count_tokens)
         for text, support, session_ids in annotation_rules(sessions, limit)
     ]
-    return _within_budget(cards, limit, max_tokens)
+    return _within_budget(cards, limit, max_tokens, count_tokens)
 
 
 def _near_equal(rules: list[RuleCandidate]) -> list[list[RuleCandidate]]:
@@ -70,11 +71,11 @@ def _card(
     return Card("rules", domain, text, sessions, calls, support, tokens=count_tokens(text))
 
 
-def _within_budget(cards: list[Card], limit: int, max_tokens: int) -> list[Card]:
+def _within_budget(cards: list[Card], limit: int, max_tokens: int, count_tokens: CountTokens) -> list[Card]:
     """The first `limit` cards that fit: one too long is passed over, a shorter one after it may still come in."""
-    kept, tokens = [], 0
+    kept: list[Card] = []
     for card in cards:
-        if len(kept) < limit and tokens + card.tokens <= max_tokens:
+        block = rules_block([rule.text for rule in (*kept, card)])
+        if len(kept) < limit and count_tokens(block) <= max_tokens:
             kept.append(card)
-            tokens += card.tokens
     return kept

@@ -10,6 +10,13 @@ from typing import Any, TextIO
 
 from kdjax.errors import InputError
 
+UNFINISHED = ".tmp"
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is a file whose writer was killed: hidden, and complete nowhere."""
+    return path.name.startswith(".") and path.name.endswith(UNFINISHED)
+
 
 def plain(value: Any) -> Any:
     """Turn what a run holds into what JSON can hold: tuples and arrays become lists, array scalars numbers, paths text.
@@ -38,7 +45,7 @@ def json_line(value: Any) -> str:
 def _whole(path: Path) -> Iterator[TextIO]:
     """Write beside `path` and rename at the end: a reader, or a killed run, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with beside.open("w", encoding="utf-8", newline="\n") as file:
             yield file

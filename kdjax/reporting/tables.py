@@ -88,7 +88,8 @@ def _results(title: str, result: dict[str, Any]) -> Results:
     differences = tuple(
         Difference(name.replace("_minus_", " − "), *values) for name, values in intervals.items() if "_minus_" in name
     )
-    return Results(f"{title}, {result['n']} sessions", rows, differences)
+    kind = "synthetic sessions" if result.get("synthetic") else "sessions"
+    return Results(f"{title}, {result['n']} {kind}", rows, differences)
 
 
 def _cells(values: dict[str, Any], n: int) -> tuple[str, ...]:
@@ -154,7 +155,8 @@ def headline(metrics: dict[str, Any]) -> str:
     students = [row for row in table.rows if row.kind == "student"]
     after = students[-1]
     who = "The fine-tuned student" if len(students) > 1 else "The student"
-    text = f"{who} reaches a strict F1 of {_f1(after)} on {metrics['test']['n']} test sessions"
+    kind = "synthetic " if metrics["test"].get("synthetic") else ""
+    text = f"{who} reaches a strict F1 of {_f1(after)} on {metrics['test']['n']} {kind}test sessions"
     if len(students) > 1:
         text += f"; before fine-tuning it was {_f1(students[0])}"
     baselines = [row for row in table.rows if row.kind == "baseline" and row.f1 is not None]

@@ -60,6 +60,11 @@ class Tokenizer:
         """The text of `ids`."""
         return self.inner.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    @cached_property
+    def control_tokens(self) -> tuple[str, ...]:
+        """The texts that `encode` reads as a special token, such as "<|im_end|>"."""
+        return tuple(token.content for token in self.inner.get_added_tokens_decoder().values() if token.special)
+
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """A conversation as the text that the model was tuned on.
 

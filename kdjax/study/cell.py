@@ -14,13 +14,13 @@ from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_tabl
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import Student, check_student, load_student
 from kdjax.study import examples as asking
-from kdjax.study.distil import Cards, card_path, distil
+from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
 from kdjax.study.scores import prediction_rows, results, scores
 from kdjax.study.settings import check, config_hash, student_settings, train_settings
 from kdjax.study.workdir import claim, record, record_devices, stage, stage_seconds
-from kdjax.training import Training, preview, replicate
+from kdjax.training import Counts, Training, preview, replicate
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -35,6 +35,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     shape = check_student(config.student.source, **student_settings(config))
     asking.check_before_distilling(config, tokenizer, domains, shape.max_position_embeddings)
     folder = Path(workdir)
+    check_teacher(config, domains, folder)
     claim(folder, config, domains)
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
@@ -90,7 +91,7 @@ class Cell:
         )
         proved = asking.prove_and_write(self.folder, self.domains, cards, examples)
         self.log.say(f"{len(examples)} training examples; {proved} sources proved to be training sessions")
-        trains, before, counts, history = config.train.max_steps != 0, None, {}, []
+        trains, before, trained = config.train.max_steps != 0, None, Counts()
         if trains:
             before = self._answers(
                 generator, student, test, "predictions_before.jsonl", "evaluate before", "test before"
@@ -98,16 +99,21 @@ class Cell:
             with stage(self.log, "train"):
                 training = self._train(student, generator, examples, validation)
             student.adapter = training.best
-            counts, history = training.progress.counts(), training.progress.history
+            trained = training.progress
         after = self._answers(generator, student, test, "predictions.jsonl", "evaluate", "test")
         if student.lora is not None:
             with stage(self.log, "export"):
                 export_adapter(
-                    self.folder / "adapter", student, knowledge, asking.constraint(config), config_hash(config)
+                    self.folder / "adapter",
+                    student,
+                    knowledge,
+                    asking.constraint(config),
+                    config.eval.max_new_tokens,
+                    config_hash(config),
                 )
         metrics = results(self.domains, config.eval.max_sessions, after, before)
-        metrics |= {"train": counts, "time": stage_seconds(self.folder)}
-        self._report(metrics, history, after, test, cards)
+        metrics |= {"train": trained.counts(), "time": stage_seconds(self.folder)}
+        self._report(metrics, trained.history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
     def _train(self, student: Student, generator: Generator, examples, validation: Questions) -> Training:
@@ -208,11 +214,11 @@ class Cell:
             history,
             rows,
             files,
-            self._notes(),
+            self._notes(cards),
         )
 
-    def _notes(self) -> list[str]:
-        notes = []
+    def _notes(self, cards: Mapping[str, Cards]) -> list[str]:
+        notes = [f"{nothing_found(name, form)}." for name, forms in cards.items() for form in forms if not forms[form]]
         if self.config.teacher.kind == "hf" and self.config.teacher.source == self.config.student.source:
             notes.append("The teacher is the student's own model, a stand-in; a real study names a real teacher.")
         if self.config.student.source == "tiny-random":

@@ -25,14 +25,12 @@ def distil(
     config: ConfigDict, domains: Mapping[str, Domain], workdir: Path, count_tokens: Callable[[str], int], log: RunLog
 ) -> dict[str, Cards]:
     """The cards of every domain. Files that are there are read, not made again; the teacher's process ends with this call."""
-    wanted = [(domain, form) for domain in domains.values() for form in config.knowledge.formats]
-    missing = [(domain, form) for domain, form in wanted if not card_path(workdir, domain.name, form).is_file()]
-    asks = config.teacher.kind != "annotations" and any(form != "patterns" for _, form in missing)
-    with _open(config, log) if asks else nullcontext() as teacher:
+    missing = _missing(config, domains, workdir)
+    with _open(config, log) if _asks(config, missing) else nullcontext() as teacher:
         for domain, form in missing:
             cards = _extract(config, domain, form, teacher, count_tokens, log)
             knowledge.write_cards(card_path(workdir, domain.name, form), cards)
-            log.say(f"{domain.name}: {len(cards)} cards of {form}")
+            log.say(f"{domain.name}: {len(cards)} cards of {form}" if cards else nothing_found(domain.name, form))
             log.event("knowledge", domain=domain.name, format=form, cards=len(cards))
         if teacher:
             log.event("teacher", **vars(teacher.stats))
@@ -42,18 +40,43 @@ def distil(
     }
 
 
+def nothing_found(domain: str, form: str) -> str:
+    """What is said where a format yields no card."""
+    return f"{domain}: no card of {form} came out, so the student sees none: this run does not measure what {form} are worth"
+
+
+def check_teacher(config: ConfigDict, domains: Mapping[str, Domain], workdir: Path) -> None:
+    """Raise InputError, before anything is written, if a teacher that will be asked is not there or has a broken cache."""
+    if _asks(config, _missing(config, domains, workdir)):
+        _teacher(config, lambda text: None).close()
+
+
+def _missing(config: ConfigDict, domains: Mapping[str, Domain], workdir: Path) -> list[tuple[Domain, str]]:
+    """The (domain, format) whose cards are still to be made."""
+    wanted = [(domain, form) for domain in domains.values() for form in config.knowledge.formats]
+    return [(domain, form) for domain, form in wanted if not card_path(workdir, domain.name, form).is_file()]
+
+
+def _asks(config: ConfigDict, missing: list[tuple[Domain, str]]) -> bool:
+    return config.teacher.kind != "annotations" and any(form != "patterns" for _, form in missing)
+
+
 def _open(config: ConfigDict, log: RunLog) -> Teacher:
     if config.teacher.kind == "hf" and config.teacher.source == config.student.source:
         log.say(
             f"teacher: {config.teacher.source} is the student's own model, a stand-in; a real study names a real teacher"
         )
+    return _teacher(config, log.say)
+
+
+def _teacher(config: ConfigDict, log: Callable[[str], None]) -> Teacher:
     return open_teacher(
         config.teacher.kind,
         config.teacher.source,
         teacher_cache(config),
         dtype=config.teacher.dtype,
         batch_size=config.teacher.batch_size,
-        log=log.say,
+        log=log,
     )
 
 

@@ -86,27 +86,44 @@ def check_before_distilling(
         for split in ("validation", "test")
         for p in questions(config, tokenizer, domains, contexts(empty), split).prompts
     ]
-    check_fit(config, [*training_set(tokenizer, domains, empty), *prompts], positions)
-    form = constraint(config)
+    check_fit(
+        config, [*training_set(tokenizer, domains, empty), *prompts], positions, _most_knowledge(config, tokenizer)
+    )
+    sessions = [session for domain in domains.values() for split in domain.splits.values() for session in split]
+    check_answers(config, tokenizer, constraint(config), sessions)
+
+
+def _most_knowledge(config: ConfigDict, tokenizer: Tokenizer) -> int:
+    """The most tokens that what the teacher says can add to an example: the rules' block, a thought and its marker."""
+    formats, settings, tokens = config.knowledge.formats, config.knowledge, 0
+    if "rules" in formats:
+        tokens += settings.max_tokens + len(tokenizer.encode("\n\n"))
+    if "thoughts" in formats and config.teacher.kind != "annotations":
+        tokens += settings.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
+    return tokens
+
+
+def check_answers(config: ConfigDict, tokenizer: Tokenizer, form: Constraint, sessions: Sequence[Session]) -> None:
+    """eval.max_new_tokens must suffice for the shortest answer that `form` allows, for sessions of every size."""
     if form.mode != "none":
-        sizes = {
-            len(session) for domain in domains.values() for sessions in domain.splits.values() for session in sessions
-        }
-        languages = [session_language(form.mode, size, form.marker) for size in sorted(sizes)]
+        languages = [session_language(form.mode, size, form.marker) for size in sorted({len(s) for s in sessions})]
         check_budget(languages, tokenizer, config.eval.max_new_tokens)
 
 
-def check_fit(config: ConfigDict, examples: Sequence[Example], positions: int) -> None:
-    """No example is longer than train.max_length, nor longer, with the answer to a prompt, than the model can place."""
+def check_fit(config: ConfigDict, examples: Sequence[Example], positions: int, knowledge: int = 0) -> None:
+    """No example is longer than train.max_length, nor longer, with the answer to a prompt, than the model can place.
+
+    `knowledge` tokens are still to come.
+    """
     if config.train.max_length > positions:
         raise InputError(
             f"config.train.max_length={config.train.max_length}, but the student has only {positions} positions"
         )
-    check_lengths(list(examples), config.train.max_length)
-    longest, room = max(len(example.prompt_ids) for example in examples), config.eval.max_new_tokens
+    check_lengths(list(examples), config.train.max_length, knowledge)
+    longest, room = max(len(example.prompt_ids) for example in examples) + knowledge, config.eval.max_new_tokens
     if longest + room > positions:
         raise InputError(
-            f"a prompt of {longest} tokens and eval.max_new_tokens={room} exceed the student's {positions} positions"
+            f"a prompt of {longest} tokens, knowledge included, and eval.max_new_tokens={room} exceed the student's {positions} positions"
         )
 
 

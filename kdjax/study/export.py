@@ -44,11 +44,16 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-r
 
 
 def export_adapter(
-    folder: Path, student: Student, knowledge: Mapping[str, str], constraint: Constraint, run_hash: str
+    folder: Path,
+    student: Student,
+    knowledge: Mapping[str, str],
+    constraint: Constraint,
+    max_new_tokens: int,
+    run_hash: str,
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `knowledge` is what stands in each domain's prompt. The golden prompt is of invented products, with the first domain's
+    `knowledge` is what stands in each domain's prompt, `max_new_tokens` what an answer may take. The golden prompt is of invented products, with the first domain's
     knowledge.
     """
     student.save_adapter(folder)
@@ -61,6 +66,7 @@ def export_adapter(
         },
         "knowledge": dict(knowledge),
         "thoughts_first": constraint.marker == ANSWER_MARKER,
+        "max_new_tokens": max_new_tokens,
         "run": run_hash,
     }
     write_json(folder / "kdjax.json", described)

@@ -10,9 +10,9 @@ from kdjax.decoding import Constraint, Generator
 from kdjax.errors import InputError
 from kdjax.prompting import ANSWER_MARKER, parse_answer, prompt_example
 from kdjax.reporting import Progress, RunLog, write_jsonl
-from kdjax.sources import resolve
-from kdjax.student import load_student
-from kdjax.study.examples import check_fit
+from kdjax.sources import load_tokenizer, resolve
+from kdjax.student import check_student, load_student
+from kdjax.study.examples import check_answers, check_fit
 from kdjax.study.settings import check
 from kdjax.study.workdir import claim
 
@@ -23,7 +23,6 @@ def generate(config: ConfigDict, workdir: str) -> None:
     Raises:
         InputError: a file is missing or broken, or the adapter was trained on another base model.
     """
-    check(config)
     for field in ("sessions_file", "items_file"):
         if not config.generate[field]:
             raise InputError(
@@ -32,9 +31,13 @@ def generate(config: ConfigDict, workdir: str) -> None:
     if not config.student.adapter:
         raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
     trained = _trained_with(Path(config.student.adapter))
+    config = config.copy_and_resolve_references()
+    config.eval.max_new_tokens = config.eval.max_new_tokens or trained["max_new_tokens"]
+    check(config)
     domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
     sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
-    if resolve(config.student.source).digest != trained["base"]["digest"]:
+    files = resolve(config.student.source)
+    if files.digest != trained["base"]["digest"]:
         raise InputError(
             f"{config.student.adapter} was trained on {trained['base']['source']}, and config.student.source={config.student.source} "
             "holds other weights"
@@ -45,22 +48,20 @@ def generate(config: ConfigDict, workdir: str) -> None:
             f"{config.student.adapter} was trained on a base kept in {kept or 'full'}, not {config.student.quantization}; "
             "leave config.student.quantization empty"
         )
+    settings = {"adapter": config.student.adapter, "quantization": kept, "dtype": config.student.dtype}
+    shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
+    form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
+    prompts = [prompt_example(tokenizer, domain, session, knowledge) for session in sessions]
+    check_fit(config, prompts, shape.max_position_embeddings)
+    check_answers(config, tokenizer, form, sessions)
     claim(Path(workdir), config, {})
-    student = load_student(
-        config.student.source,
-        adapter=config.student.adapter,
-        quantization=kept,
-        dtype=config.student.dtype,
-    )
-    prompts = [prompt_example(student.tokenizer, domain, session, knowledge) for session in sessions]
-    check_fit(config, prompts, student.config.max_position_embeddings)
+    student = load_student(config.student.source, **settings)
     generator = Generator(
         student,
         max_new_tokens=config.eval.max_new_tokens,
         rows_per_device=config.eval.batch_size,
         buckets=config.eval.buckets,
     )
-    form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
     with RunLog(workdir) as log:
         with Progress(len(sessions), "sessions", log) as progress:
             completions = generator(
@@ -93,6 +94,7 @@ def _trained_with(adapter: Path) -> dict:
             "base": dict(trained["base"]),
             "knowledge": dict(trained["knowledge"]),
             "thoughts_first": bool(trained["thoughts_first"]),
+            "max_new_tokens": int(trained["max_new_tokens"]),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error

@@ -44,11 +44,18 @@ def scores(rows: Sequence[Mapping]) -> dict:
 def results(
     domains: Mapping[str, Domain], limit: int, after: Sequence[Mapping], before: Sequence[Mapping] | None
 ) -> dict:
-    """{"test": R, "domains": {name: R}} of metrics.json; `test` pools the domains' sessions. `limit` is eval.max_sessions."""
+    """{"test": R, "domains": {name: R}} of metrics.json; `test` pools the domains' sessions. `limit` is eval.max_sessions.
+
+    R also says whether the data is synthetic, in whole or in part.
+    """
     counts = {name: _domain_counts(domain, limit, after, before) for name, domain in domains.items()}
     systems = next(iter(counts.values()))
     pooled = {system: np.concatenate([counts[name][system] for name in domains]) for system in systems}
-    return {"test": _result(pooled), "domains": {name: _result(counts[name]) for name in domains}}
+    synthetic = {name: domain.synthetic for name, domain in domains.items()}
+    return {
+        "test": _result(pooled) | {"synthetic": any(synthetic.values())},
+        "domains": {name: _result(counts[name]) | {"synthetic": synthetic[name]} for name in domains},
+    }
 
 
 def _domain_counts(domain: Domain, limit: int, after, before) -> dict[str, np.ndarray]:

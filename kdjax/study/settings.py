@@ -63,6 +63,7 @@ def check(config: ConfigDict) -> None:
             "eval.max_new_tokens",
             "eval.batch_size",
             "eval.buckets",
+            "knowledge.reflections",
             "knowledge.max_new_tokens",
             "knowledge.min_count",
             "teacher.batch_size",
@@ -70,7 +71,6 @@ def check(config: ConfigDict) -> None:
         0: (
             "seed",
             "eval.max_sessions",
-            "knowledge.reflections",
             "knowledge.thoughts",
             "knowledge.limit",
             "knowledge.max_tokens",

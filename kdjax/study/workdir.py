@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain
 from kdjax.errors import InputError
-from kdjax.reporting import RunLog, read_jsonl, write_json
+from kdjax.reporting import RunLog, is_leftover, read_jsonl, write_json
 from kdjax.study.settings import config_hash, differences
 
 PACKAGES = (
@@ -54,7 +54,7 @@ def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> N
                 f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir"
             )
         return
-    if workdir.is_dir() and any(workdir.iterdir()):
+    if workdir.is_dir() and any(not is_leftover(path) for path in workdir.iterdir()):
         raise InputError(
             f"{workdir} is not empty and has no config.json, so it is not a run of kdjax; choose another --workdir"
         )

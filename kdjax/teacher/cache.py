@@ -90,6 +90,8 @@ class TeacherCache:
             self._journal.repair()
             self.refresh()
             self._describe(source, tokenizer)
+            if self._provenance and not self._pending:  # killed after the shard was whole; else the pass goes on
+                self._close_pass()
             yield
 
     def append(self, answers: Sequence[Answer], provenance: Mapping) -> None:
@@ -101,14 +103,20 @@ class TeacherCache:
     def seal(self) -> None:
         """Move the journal into a new shard (inside `writing`). A crash at any point loses and doubles nothing."""
         if self._pending:
-            path = write_shard(self.folder / "shards", self._pending.values())
-            manifest = read_manifest(self.folder)
-            passes = [
-                *manifest["passes"],
-                {"shard": path.name, "answers": len(self._pending), "runs": _by_setting(self._provenance)},
-            ]
-            self._write_manifest(manifest | {"passes": passes})
-            self._map(path)
+            self._map(write_shard(self.folder / "shards", self._pending.values()))
+        self._close_pass()
+
+    def _close_pass(self) -> None:
+        """Note a new shard in the manifest, with the journal's provenance, and end the journal, which is all in it."""
+        manifest = read_manifest(self.folder)
+        noted = {entry["shard"] for entry in manifest["passes"]}
+        passes = [
+            {"shard": name, "answers": len(shard), "runs": _by_setting(self._provenance)}
+            for name, shard in self._shards.items()
+            if name not in noted
+        ]
+        if passes:
+            self._write_manifest(manifest | {"passes": [*manifest["passes"], *passes]})
         self._journal.remove()
         self._pending, self._provenance = {}, []
 

@@ -44,7 +44,7 @@ class TrainSettings:
 
 
 @dataclass
-class Progress:
+class Counts:
     """What a checkpoint remembers beside the arrays. Times are sums over all parts of a continued run.
 
     `real_tokens` are those of the examples, prompt and target, each counted in full; `padded_tokens` are those computed:
@@ -111,7 +111,7 @@ class Training:
         self._key = jax.random.key(settings.seed)
         self.state = self._trainer.init(student.adapter)
         self.best = _copy(self.state.adapter)
-        self.progress = Progress()
+        self.progress = Counts()
 
     def run(self) -> dict:
         """Train to the end. Returns the adapter of the best epoch; counters and history are in `progress`.
@@ -203,7 +203,7 @@ class Training:
         restored = self._checkpoints.restore({"train": self.state, "best": self.best})
         if restored:
             state, progress = restored
-            self.state, self.best, self.progress = state["train"], state["best"], Progress(**progress)
+            self.state, self.best, self.progress = state["train"], state["best"], Counts(**progress)
 
 
 def _copy(adapter: dict) -> dict:

@@ -12,6 +12,7 @@ import pytest
 from kdjax.data import leaf_category, load_domain
 from kdjax.data.deduplicate import deduplicate
 from kdjax.data.split import SPLITS
+from kdjax.errors import InputError
 
 CATALOGUE = json.loads(files("kdjax.data").joinpath("demo_catalogue.json").read_text())
 WORDINGS = {wording: number for number, intent in enumerate(CATALOGUE["intents"]) for wording in intent["wordings"]}
@@ -28,7 +29,7 @@ def sessions(demo):
 
 
 def test_the_same_bytes_in_every_process(demo):
-    code = "from kdjax.data import load_domain; print(load_domain('demo', '/any', 'other').digest)"
+    code = "from kdjax.data import load_domain; print(load_domain('demo', '', 'demo').digest)"
     for seed in ("0", "1"):
         env = {**os.environ, "PYTHONHASHSEED": seed}
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
@@ -37,7 +38,12 @@ def test_the_same_bytes_in_every_process(demo):
 
 def test_it_says_what_it_is(demo):
     assert demo.synthetic and demo.source == "demo" and demo.name == "demo"
-    assert load_domain("demo", "", "mine").name == "mine"
+
+
+@pytest.mark.parametrize("root, name", [("data", "demo"), ("", "electronic")])
+def test_real_data_is_not_replaced_by_the_demo_in_silence(root, name):
+    with pytest.raises(InputError, match=f"data.source='demo' .* {name!r} are named; set data.source"):
+        load_domain("demo", root, name)
 
 
 def test_counts(demo, sessions):

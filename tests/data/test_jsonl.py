@@ -150,6 +150,13 @@ def test_faults_of_the_file(tmp_path, file, rows):
     good = json.dumps(rows[0]).encode()
     expect(good + b"\n" + good, f"{file}, line 2, field 'id': '{rows[0]['id']}' is a duplicate of line 1")
     expect(good + b'\n{"id": ', rf"{file}, line 2: this is not JSON \(.* column \d+\)")
+    expect(
+        good + b'\n{"id": "x", "id": "y"}', f"{file}, line 2: this row cannot be read .the field 'id' is there twice"
+    )
+    expect(good + b'\n{"id": ' + b"9" * 5000 + b"}", f"{file}, line 2: this row cannot be read .Exceeds the limit")
+    expect(
+        good + b'\n{"id": ' + b"[" * 9999 + b"]" * 9999 + b"}", f"{file}, line 2: this row cannot be read .maximum rec"
+    )
     expect(good + b"\n[1]", f"{file}, line 2: a row must be a JSON object")
     expect(good + b"\n\xff", f"{file}, row 2: the file is not UTF-8")
     expect(b"\n\n", f"{file}: the file has no rows")

@@ -38,6 +38,16 @@ def test_a_table_per_domain_only_where_there_are_several(metrics):
     assert [table.title for table in results(metrics)] == ["Test set, electronic, 20 sessions"]
 
 
+def test_synthetic_data_is_called_so(metrics):
+    metrics["test"]["synthetic"] = metrics["domains"]["food"]["synthetic"] = True
+    assert [table.title for table in results(metrics)] == [
+        "Test set, 2 domains pooled, 20 synthetic sessions",
+        "Test set, electronic, 10 sessions",
+        "Test set, food, 10 synthetic sessions",
+    ]
+    assert "on 20 synthetic test sessions" in headline(metrics)
+
+
 def test_without_training_there_is_one_student(metrics):
     for part in ("before", "intervals", "baselines"):
         del metrics["test"][part]

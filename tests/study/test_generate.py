@@ -73,10 +73,11 @@ def test_the_folder_of_a_run_is_not_written_into(finished, launch, shop):
         (lambda shop, adapter: (shop / "items.jsonl").write_text('{"id": "B1", "title": "x"}'), "B2"),
         (lambda shop, adapter: (shop / "sessions.jsonl").unlink(), "sessions.jsonl"),
         (lambda shop, adapter: (adapter / "kdjax.json").unlink(), "kdjax.json"),
+        (lambda shop, adapter: edit(adapter / "kdjax.json", {"max_new_tokens": 3}), "shortest answer takes"),
         (lambda shop, adapter: (adapter / "adapter_model.safetensors").write_bytes(b"torn"), "safetensors"),
         (lambda shop, adapter: edit(adapter / "kdjax.json", {"base": {"source": "x", "digest": "0"}}), "other weights"),
     ],
-    ids=["item", "sessions", "description", "adapter", "base"],
+    ids=["item", "sessions", "description", "budget", "adapter", "base"],
 )
 def test_bad_input_names_what_is_wrong(finished, launch, shop, tmp_path, change, message):
 
@@ -85,6 +86,8 @@ def test_bad_input_names_what_is_wrong(finished, launch, shop, tmp_path, change,
     change(shop, adapter)
     process = launch("generate.py:smoke", *flags(shop, adapter))
     assert process.returncode and message in process.stderr and "Traceback" not in process.stderr
+    if message != "safetensors":  # found when it is read, after the folder was claimed
+        assert not (shop / "out").exists()
 
 
 def edit(path, fields):

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.evaluation import score
-
+from kdjax.training import Counts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -153,6 +153,11 @@ def bad_data(tmp_path):
         (lambda _: ["--config.eval.max_new_tokens=4096"], "exceed the student's 4096 positions"),
         (lambda _: ["--config.train.warmup_ratio=2"], "at most 1"),
         (lambda _: ["surplus"], "surplus"),
+        (lambda tmp: ["--config.teacher.kind=hf", f"--config.teacher.source={tmp / 'none'}"], "none"),
+        (lambda _: ["--config.teacher.kind=hf", "--config.teacher.dtype=int4"], "teacher dtype 'int4'"),
+        (lambda tmp: ["--config.teacher.kind=replay", f"--config.teacher.cache_dir={tmp}"], "no recorded teacher"),
+        (lambda _: ["--config.train.max_length=800"], "up to 402 of knowledge"),
+        (lambda _: ["--config.data.root=/data"], "set data.source to"),
     ],
     ids=[
         "field",
@@ -168,6 +173,11 @@ def bad_data(tmp_path):
         "positions",
         "warmup",
         "argument",
+        "teacher",
+        "teacher-dtype",
+        "replay",
+        "knowledge",
+        "demo-root",
     ],
 )
 def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message):
@@ -176,6 +186,29 @@ def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message)
     assert process.returncode != 0 and message in process.stderr
     assert process.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in process.stderr
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    "config, message", [("sft_rule.py", "No such file"), ("sft_rules.py:smok", "no version 'smok'")]
+)
+def test_a_config_that_is_not_there(launch, tmp_path, config, message):
+    process = launch(config, f"--workdir={tmp_path / 'run'}")
+    assert process.returncode and message in process.stderr and "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_format_that_yields_nothing_is_told(launch, tmp_path):
+    flags = ["--config.knowledge.min_count=999", "--config.train.max_steps=1"]
+    process = launch("sft_patterns.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    told = "demo: no card of patterns came out"
+    assert told in process.stdout and told in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_killed_while_it_wrote_its_first_file_goes_on(launch, tmp_path):
+    (tmp_path / ".config.json.4711.tmp").write_text("{")
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path}", "--config.train.max_steps=1")
+    assert process.returncode == 0, process.stderr[-3000:]
 
 
 def test_a_folder_that_is_no_run_is_left_alone(launch, tmp_path):
@@ -241,5 +274,6 @@ def test_without_training_the_student_is_scored_as_it_is(launch, tmp_path):
     process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.train.max_steps=0")
     assert process.returncode == 0, process.stderr[-3000:]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["train"] == Counts().counts() and metrics["test"]["synthetic"]
     assert "before" not in metrics["test"] and not (tmp_path / "run" / "checkpoints").exists()
     shutil.rmtree(tmp_path / "run")

@@ -3,7 +3,12 @@
 import pytest
 
 from configs.base import base
+from configs.sft_rules import get_config
+from kdjax.data import load_domain
 from kdjax.errors import InputError
+from kdjax.knowledge import RuleCandidate, knowledge_text, merge_rules
+from kdjax.prompting import prompt_example
+from kdjax.sources import load_tokenizer, resolve
 from kdjax.study.settings import check, config_hash, default_workdir, differences, lora_config
 
 
@@ -27,6 +32,7 @@ def test_the_default_is_valid():
         ("student.dtype", "float16", "bfloat16"),
         ("student.quantization", "int3", "None"),
         ("lora.r", 0, "at least 1"),
+        ("knowledge.reflections", 0, "at least 1"),
         ("lora.target_modules", "q_prj", "q_proj"),
         ("lora.rank_pattern", ("q_proj", 8), "write pairs"),
         ("lora.alpha_pattern", (("(q_proj", 8),), "not a regular expression"),
@@ -60,3 +66,24 @@ def test_target_modules_may_be_written_with_commas():
     lora = lora_config(config)
     assert (lora.target_modules, lora.rank_pattern) == (("q_proj", "v_proj"), {"q_proj": 8})
     assert lora.plans(2)["q_proj"].ranks == (8, 0)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "rule", ["Cables go with the device.", "Look.", "A bundle serves one purpose, say a party or a trip."]
+)
+def test_no_prompt_of_the_demo_exceeds_160_tokens_whatever_rules_there_are(rule):
+    config = get_config()
+    tokenizer = load_tokenizer(resolve(config.student.source))
+    domain = load_domain("demo", "", "demo")
+    rules = [RuleCandidate(f"{rule} Number {word}.", "s", ()) for word in ("one", "black", "tent", "six", "oak", "zoo")]
+    cards = merge_rules(
+        rules,
+        "demo",
+        limit=config.knowledge.limit,
+        max_tokens=config.knowledge.max_tokens,
+        count_tokens=lambda text: len(tokenizer.encode(text)),
+    )
+    sessions = [session for split in domain.splits.values() for session in split]
+    prompts = [prompt_example(tokenizer, "demo", session, knowledge_text({"rules": cards})) for session in sessions]
+    assert cards and max(len(prompt) for prompt in prompts) <= 160

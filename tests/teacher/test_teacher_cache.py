@@ -16,7 +16,7 @@ from teacher_stand_in import BATCH_SIZE, CALLS, IDENTITY, MOMENTS, stand_in_teac
 
 import kdjax
 from kdjax.errors import InputError
-from kdjax.teacher import Answer, TeacherCache
+from kdjax.teacher import Answer, Call, TeacherCache
 from kdjax.teacher.calls import sha256_json
 from kdjax.teacher.shards import open_shard, write_shard
 
@@ -115,6 +115,17 @@ def test_a_pass_that_was_killed_is_continued(ask, tiny_folder, tmp_path, moment)
     assert shard_bytes(resumed.cache.folder) == shard_bytes(undisturbed.cache.folder)
     assert len(TeacherCache(tmp_path / "cache", IDENTITY)) == 10
     assert not list((resumed.cache.folder / "shards").glob(".*"))
+
+    one_more = [Call((("user", "one more"),), max_new_tokens=4)]  # a pass that finds what the killed one left to note
+    ask(one_more), ask(one_more, cache_dir=tmp_path / "undisturbed")
+    assert passes(resumed.cache.folder)[-2:] == passes(undisturbed.cache.folder)[-2:]
+    assert not (resumed.cache.folder / "journal.jsonl").exists()
+
+
+def passes(folder: Path) -> list[tuple]:
+    """(shard, answers, batches) of each pass in the manifest."""
+    noted = json.loads((folder / "manifest.json").read_text())["passes"]
+    return [(entry["shard"], entry["answers"], [run["batches"] for run in entry["runs"]]) for entry in noted]
 
 
 def interrupt(tiny_folder, cache_dir, calls, after):
