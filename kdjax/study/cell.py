@@ -91,16 +91,16 @@ class Cell:
         )
         proved = asking.prove_and_write(self.folder, self.domains, cards, examples)
         self.log.say(f"{len(examples)} training examples; {proved} sources proved to be training sessions")
-        trains, before, trained = config.train.max_steps != 0, None, Counts()
-        if trains:
-            before = self._answers(
-                generator, student, test, "predictions_before.jsonl", "evaluate before", "test before"
-            )
+        initial, before, trained = student.adapter, None, Counts()
+        if config.train.max_steps != 0:
             with stage(self.log, "train"):
                 training = self._train(student, generator, examples, validation)
-            student.adapter = training.best
-            trained = training.progress
-        after = self._answers(generator, student, test, "predictions.jsonl", "evaluate", "test")
+            student.adapter, trained = training.best, training.progress
+        after = self._answers(generator, student.adapter, test, "predictions.jsonl", "evaluate", "test")
+        if config.train.max_steps != 0:
+            before = self._answers(
+                generator, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
+            )
         if student.lora is not None:
             with stage(self.log, "export"):
                 export_adapter(
@@ -157,13 +157,13 @@ class Cell:
         return training
 
     def _answers(
-        self, generator: Generator, student: Student, asked: Questions, name: str, what: str, label: str
+        self, generator: Generator, adapter: dict, asked: Questions, name: str, what: str, label: str
     ) -> list[dict]:
         """The prediction rows of the test sessions, from the file `name` if it is there."""
         path = self.folder / name
         if not path.is_file():
             with stage(self.log, what):
-                rows = self._rows(generator, student.adapter, asked, label)
+                rows = self._rows(generator, adapter, asked, label)
             write_jsonl(path, rows)
         return read_jsonl(path)
 
