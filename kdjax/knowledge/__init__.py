@@ -3,6 +3,7 @@
 from kdjax.knowledge.cards import FORMATS, Card, read_cards, write_cards
 from kdjax.knowledge.composition import knowledge_text
 from kdjax.knowledge.patterns import mine_patterns
+from kdjax.knowledge.protocols import Ask, CountTokens, Log
 from kdjax.knowledge.reflection import RuleCandidate, reflect
 from kdjax.knowledge.rules import annotation_rule_cards, merge_rules
 from kdjax.knowledge.selection import STRATEGIES, sample_sessions
@@ -12,7 +13,10 @@ from kdjax.knowledge.validation import keep_validated
 __all__ = [
     "FORMATS",
     "STRATEGIES",
+    "Ask",
     "Card",
+    "CountTokens",
+    "Log",
     "RuleCandidate",
     "annotation_rule_cards",
     "annotation_thoughts",

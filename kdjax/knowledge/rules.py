@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from kdjax.data import Session
 from kdjax.knowledge.cards import Card
 from kdjax.knowledge.composition import rules_block
-from kdjax.knowledge.protocols import CountTokens
+from kdjax.knowledge.protocols import CountTokens, Log
 from kdjax.knowledge.reflection import RuleCandidate
 from kdjax.teacher import annotation_rules
 
@@ -18,7 +18,13 @@ _NEGATIONS = frozenset(["no", "not", "never", "avoid", "without", "cannot", "don
 
 
 def merge_rules(
-    candidates: Sequence[RuleCandidate], domain: str, *, limit: int, max_tokens: int, count_tokens: CountTokens
+    candidates: Sequence[RuleCandidate],
+    domain: str,
+    *,
+    limit: int,
+    max_tokens: int,
+    count_tokens: CountTokens,
+    log: Log,
 ) -> list[Card]:
     """Merge near-equal rules (TF-IDF cosine ≥ 0.8) into one card each, in its shortest wording.
 
@@ -30,18 +36,20 @@ def merge_rules(
         sessions = tuple(sorted({rule.session for rule in members}))
         calls = tuple(sorted({call for rule in members for call in rule.calls}))
         cards.append(_card(domain, members[0].text, sessions, calls, len(sessions), count_tokens))
-    return _within_budget(sorted(cards, key=lambda card: (-card.support, card.text)), limit, max_tokens, count_tokens)
+    return _within_budget(
+        sorted(cards, key=lambda card: (-card.support, card.text)), limit, max_tokens, count_tokens, log
+    )
 
 
 def annotation_rule_cards(
-    sessions: Sequence[Session], domain: str, *, limit: int, max_tokens: int, count_tokens: CountTokens
+    sessions: Sequence[Session], domain: str, *, limit: int, max_tokens: int, count_tokens: CountTokens, log: Log
 ) -> list[Card]:
     """The rules that annotations give without a teacher, as cards; in the order and with the support they come with."""
     cards = [
         _card(domain, text, tuple(session_ids), (), support, count_tokens)
         for text, support, session_ids in annotation_rules(sessions, limit)
     ]
-    return _within_budget(cards, limit, max_tokens, count_tokens)
+    return _within_budget(cards, limit, max_tokens, count_tokens, log)
 
 
 def _near_equal(rules: list[RuleCandidate]) -> list[list[RuleCandidate]]:
@@ -71,11 +79,13 @@ def _card(
     return Card("rules", domain, text, sessions, calls, support, tokens=count_tokens(text))
 
 
-def _within_budget(cards: list[Card], limit: int, max_tokens: int, count_tokens: CountTokens) -> list[Card]:
+def _within_budget(cards: list[Card], limit: int, max_tokens: int, count_tokens: CountTokens, log: Log) -> list[Card]:
     """The first `limit` cards that fit: one too long is passed over, a shorter one after it may still come in."""
     kept: list[Card] = []
     for card in cards:
         block = rules_block([rule.text for rule in (*kept, card)])
         if len(kept) < limit and count_tokens(block) <= max_tokens:
             kept.append(card)
+    if len(kept) < len(cards):
+        log(f"{len(cards)} rules, of which {len(kept)} fit in a prompt (at most {limit}, of {max_tokens} tokens)")
     return kept

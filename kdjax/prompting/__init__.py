@@ -2,10 +2,11 @@
 
 from kdjax.prompting.answers import ANSWER_MARKER, ParsedAnswer, answer_text, parse_answer
 from kdjax.prompting.products import product_list
-from kdjax.prompting.prompts import Example, check_lengths, messages, prompt_example, training_example
+from kdjax.prompting.prompts import INSTRUCTION, Example, check_lengths, messages, prompt_example, training_example
 
 __all__ = [
     "ANSWER_MARKER",
+    "INSTRUCTION",
     "Example",
     "ParsedAnswer",
     "answer_text",

@@ -1,5 +1,6 @@
 """Session + knowledge → conversation → prompt and completion, as text and as token ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdjax.data import Session
@@ -40,14 +41,8 @@ def messages(session: Session, knowledge: str = "") -> list[dict[str, str]]:
 
 
 def prompt_example(tokenizer: Tokenizer, domain: str, session: Session, knowledge: str = "") -> Example:
-    """The prompt alone, for generation.
-
-    Raises:
-        InputError: a title or the knowledge holds the text of a control token, which would end the turn; names the session.
-    """
-    conversation = messages(session, knowledge)
-    _check_text(tokenizer, "".join(message["content"] for message in conversation), f"{domain}/{session.id}")
-    prompt = tokenizer.render(conversation)
+    """The prompt alone, for generation."""
+    prompt = tokenizer.render(messages(session, knowledge))
     return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)))
 
 
@@ -57,15 +52,13 @@ def training_example(
     """The prompt with its target: the true bundles, after the teacher's thought where one is given.
 
     Raises:
-        InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off, or a text
-            holds a control token; names the session.
+        InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off; names the session.
     """
-    _check_text(tokenizer, thought, f"{domain}/{session.id}")
     asked = prompt_example(tokenizer, domain, session, knowledge)
     answer = answer_text(session.bundles)
-    completion = (f"{thought}\n{ANSWER_MARKER} {answer}" if thought else answer) + tokenizer.inner.id_to_token(
-        tokenizer.eos_id
-    )
+    completion = (
+        f"{tokenizer.escape(thought)}\n{ANSWER_MARKER} {answer}" if thought else answer
+    ) + tokenizer.inner.id_to_token(tokenizer.eos_id)
     joint = tokenizer.encode(asked.prompt + completion)
     if tuple(joint[: len(asked.prompt_ids)]) != asked.prompt_ids:
         raise InputError(
@@ -76,28 +69,19 @@ def training_example(
     )
 
 
-def _check_text(tokenizer: Tokenizer, text: str, where: str) -> None:
-    for token in tokenizer.control_tokens:
-        if token in text:
-            raise InputError(
-                f"{where}: a product's title or the knowledge holds {token!r}, a control token of the student's tokenizer; "
-                "write it otherwise"
-            )
-
-
-def check_lengths(examples: list[Example], max_length: int, knowledge: int = 0) -> None:
+def check_lengths(examples: Sequence[Example], max_length: int, more: int = 0) -> None:
     """Every example must fit `max_length` tokens (prompt + target): nothing is cut in silence.
 
-    `knowledge` is the most tokens that are still to be added to each.
+    `more` tokens may still be added to each.
 
     Raises:
         InputError: naming the longest offender and how many there are.
     """
-    too_long = [example for example in examples if len(example) + knowledge > max_length]
+    too_long = [example for example in examples if len(example) + more > max_length]
     if too_long:
         worst = max(too_long, key=len)
-        more = f" and up to {knowledge} of knowledge" if knowledge else ""
+        verb, to_come = ("may exceed", f" and up to {more} of knowledge to come") if more else ("exceed", "")
         raise InputError(
-            f"{len(too_long)} of {len(examples)} examples exceed train.max_length={max_length} tokens; the longest is session "
-            f"{worst.domain}/{worst.session_id} with {len(worst)}{more}: raise train.max_length or leave the session out of the data"
+            f"{len(too_long)} of {len(examples)} examples {verb} train.max_length={max_length} tokens; the longest is session "
+            f"{worst.domain}/{worst.session_id} with {len(worst)}{to_come}: raise train.max_length or leave the session out of the data"
         )

@@ -60,13 +60,21 @@ class Tokenizer:
         """The text of `ids`."""
         return self.inner.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    def escape(self, text: str) -> str:
+        """`text` with each written-out special token broken up by a space ("< |im_end|>"), so that it stays text.
+
+        A product's title must not end the turn.
+        """
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
     @cached_property
-    def control_tokens(self) -> tuple[str, ...]:
-        """The texts that `encode` reads as a special token, such as "<|im_end|>"."""
+    def _special(self) -> tuple[str, ...]:
         return tuple(token.content for token in self.inner.get_added_tokens_decoder().values() if token.special)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """A conversation as the text that the model was tuned on.
+        """A conversation as the text that the model was tuned on; contents are escaped.
 
         A template that refuses a system message (some model families have none) gets it at the head of the first user message.
         """
@@ -85,7 +93,7 @@ class Tokenizer:
             name: token["content"] if isinstance(token, dict) else (token or "") for name, token in special.items()
         }
         return self._template.render(
-            messages=list(messages),
+            messages=[message | {"content": self.escape(message["content"])} for message in messages],
             add_generation_prompt=add_generation_prompt,
             tools=None,  # transformers defines both, and templates ask `is not none`
             documents=None,

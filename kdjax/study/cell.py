@@ -9,17 +9,18 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain, describe, load_domain
 from kdjax.decoding import Generator
+from kdjax.errors import InputError
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
-from kdjax.sources import load_tokenizer, resolve
+from kdjax.sources import Tokenizer, load_tokenizer, resolve
 from kdjax.student import Student, check_student, load_student
 from kdjax.study import examples as asking
-from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found
+from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
 from kdjax.study.scores import prediction_rows, results, scores
-from kdjax.study.settings import check, config_hash, student_settings, train_settings
-from kdjax.study.workdir import claim, record, record_devices, stage, stage_seconds
+from kdjax.study.settings import check, student_settings, train_settings
+from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Counts, Training, preview, replicate
 
 
@@ -30,18 +31,21 @@ def run(config: ConfigDict, workdir: str) -> None:
         InputError: something in the config, the data, the models or the workdir cannot be used.
     """
     check(config)
+    folder = Path(workdir)
     domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
+    check_workdir(folder, config, domains)
     tokenizer = load_tokenizer(resolve(config.student.source))
     shape = check_student(config.student.source, **student_settings(config))
-    asking.check_before_distilling(config, tokenizer, domains, shape.max_position_embeddings)
-    folder = Path(workdir)
-    check_teacher(config, domains, folder)
+    said: list[str] = []
+    ready = without_teacher(config, domains, folder, lambda text: len(tokenizer.encode(text)), said.append)
+    asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
+    check_teacher(config, ready)
     claim(folder, config, domains)
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
-        for domain in domains.values():
-            log.say(describe(domain))
-        Cell(config, folder, domains, log).run(tokenizer)
+        for text in (*map(describe, domains.values()), *said):
+            log.say(text)
+        Cell(config, folder, domains, log).run(tokenizer, ready)
 
 
 @dataclass
@@ -53,13 +57,12 @@ class Cell:
     domains: Mapping[str, Domain]
     log: RunLog
 
-    def run(self, tokenizer) -> None:
+    def run(self, tokenizer: Tokenizer, ready: Mapping[str, Cards]) -> None:
         """The stages, in order."""
         if not (self.folder / "metrics.json").is_file():
             with stage(self.log, "distil"):
-                cards = distil(
-                    self.config, self.domains, self.folder, lambda text: len(tokenizer.encode(text)), self.log
-                )
+                count = lambda text: len(tokenizer.encode(text))
+                cards = distil(self.config, self.domains, ready, self.folder, count, self.log)
             with stage(self.log, "load"):
                 student = self._load()
             generator = Generator(
@@ -86,9 +89,8 @@ class Cell:
         examples = asking.training_set(student.tokenizer, self.domains, cards)
         test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
         validation = asking.questions(config, student.tokenizer, self.domains, knowledge, "validation")
-        asking.check_fit(
-            config, [*examples, *validation.prompts, *test.prompts], student.config.max_position_embeddings
-        )
+        asking.check_training(config, examples, student.config.max_position_embeddings)
+        asking.check_questions(config, validation.prompts + test.prompts, student.config.max_position_embeddings)
         proved = asking.prove_and_write(self.folder, self.domains, cards, examples)
         self.log.say(f"{len(examples)} training examples; {proved} sources proved to be training sessions")
         initial, before, trained = student.adapter, None, Counts()
@@ -109,7 +111,7 @@ class Cell:
                     knowledge,
                     asking.constraint(config),
                     config.eval.max_new_tokens,
-                    config_hash(config),
+                    record(self.folder),
                 )
         metrics = results(self.domains, config.eval.max_sessions, after, before)
         metrics |= {"train": trained.counts(), "time": stage_seconds(self.folder)}
@@ -238,4 +240,8 @@ class Cell:
 
 def read_metrics(folder: Path) -> dict:
     """The metrics.json of a finished run."""
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not readable ({error}); delete it, and the same command makes it again") from error

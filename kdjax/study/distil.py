@@ -1,6 +1,6 @@
 """Training sessions → knowledge cards, by whichever teacher the config names; one file per domain and format."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from kdjax import knowledge
 from kdjax.data import Domain, Session
-from kdjax.knowledge import Card
+from kdjax.knowledge import Ask, Card, CountTokens, Log
 from kdjax.reporting import Progress, RunLog
 from kdjax.study.settings import teacher_cache
 from kdjax.teacher import Teacher, open_teacher
@@ -21,44 +21,62 @@ def card_path(workdir: Path, domain: str, form: str) -> Path:
     return workdir / "knowledge" / domain / f"{form}.jsonl"
 
 
-def distil(
-    config: ConfigDict, domains: Mapping[str, Domain], workdir: Path, count_tokens: Callable[[str], int], log: RunLog
+def without_teacher(
+    config: ConfigDict, domains: Mapping[str, Domain], workdir: Path, count_tokens: CountTokens, say: Log
 ) -> dict[str, Cards]:
-    """The cards of every domain. Files that are there are read, not made again; the teacher's process ends with this call."""
-    missing = _missing(config, domains, workdir)
-    with _open(config, log) if _asks(config, missing) else nullcontext() as teacher:
-        for domain, form in missing:
-            cards = _extract(config, domain, form, teacher, count_tokens, log)
-            knowledge.write_cards(card_path(workdir, domain.name, form), cards)
-            log.say(f"{domain.name}: {len(cards)} cards of {form}" if cards else nothing_found(domain.name, form))
-            log.event("knowledge", domain=domain.name, format=form, cards=len(cards))
+    """The cards of every domain that are on disk already, or come from the training sessions alone. Writes nothing."""
+    ready: dict[str, Cards] = {name: {} for name in domains}
+    for name, domain in domains.items():
+        for form in config.knowledge.formats:
+            path = card_path(workdir, name, form)
+            if path.is_file():
+                ready[name][form] = knowledge.read_cards(path)
+            elif form == "patterns" or config.teacher.kind == "annotations":
+                ready[name][form] = _extract(config, domain, form, None, count_tokens, say)
+    return ready
+
+
+def check_teacher(config: ConfigDict, ready: Mapping[str, Cards]) -> None:
+    """Raise InputError, before anything is written, if a teacher that will be asked is not there or cannot be asked."""
+    if not _complete(config, ready):
+        with _teacher(config, lambda text: None) as teacher:
+            teacher.check()
+
+
+def distil(
+    config: ConfigDict,
+    domains: Mapping[str, Domain],
+    ready: Mapping[str, Cards],
+    workdir: Path,
+    count_tokens: CountTokens,
+    log: RunLog,
+) -> dict[str, Cards]:
+    """The cards of every domain: those of `ready`, and the teacher's. All are written; the teacher's process ends with this call."""
+    cards: dict[str, Cards] = {name: {} for name in domains}
+    with nullcontext() if _complete(config, ready) else _open(config, log) as teacher:
+        for name, domain in domains.items():
+            for form in config.knowledge.formats:
+                path, made = card_path(workdir, name, form), ready[name].get(form)
+                if made is None:
+                    made = _extract(config, domain, form, _asking(teacher, log), count_tokens, log.say)
+                cards[name][form] = made
+                if path.is_file():
+                    continue
+                knowledge.write_cards(path, made)
+                log.say(f"{name}: {len(made)} cards of {form}" if made else nothing_found(name, form))
+                log.event("knowledge", domain=name, format=form, cards=len(made))
         if teacher:
             log.event("teacher", **vars(teacher.stats))
-    return {
-        name: {form: knowledge.read_cards(card_path(workdir, name, form)) for form in config.knowledge.formats}
-        for name in domains
-    }
+    return cards
+
+
+def _complete(config: ConfigDict, ready: Mapping[str, Cards]) -> bool:
+    return all(form in forms for forms in ready.values() for form in config.knowledge.formats)
 
 
 def nothing_found(domain: str, form: str) -> str:
     """What is said where a format yields no card."""
-    return f"{domain}: no card of {form} came out, so the student sees none: this run does not measure what {form} are worth"
-
-
-def check_teacher(config: ConfigDict, domains: Mapping[str, Domain], workdir: Path) -> None:
-    """Raise InputError, before anything is written, if a teacher that will be asked is not there or has a broken cache."""
-    if _asks(config, _missing(config, domains, workdir)):
-        _teacher(config, lambda text: None).close()
-
-
-def _missing(config: ConfigDict, domains: Mapping[str, Domain], workdir: Path) -> list[tuple[Domain, str]]:
-    """The (domain, format) whose cards are still to be made."""
-    wanted = [(domain, form) for domain in domains.values() for form in config.knowledge.formats]
-    return [(domain, form) for domain, form in wanted if not card_path(workdir, domain.name, form).is_file()]
-
-
-def _asks(config: ConfigDict, missing: list[tuple[Domain, str]]) -> bool:
-    return config.teacher.kind != "annotations" and any(form != "patterns" for _, form in missing)
+    return f"{domain}: no {form} reach the student, so this run does not measure what {form} are worth"
 
 
 def _open(config: ConfigDict, log: RunLog) -> Teacher:
@@ -69,7 +87,7 @@ def _open(config: ConfigDict, log: RunLog) -> Teacher:
     return _teacher(config, log.say)
 
 
-def _teacher(config: ConfigDict, log: Callable[[str], None]) -> Teacher:
+def _teacher(config: ConfigDict, log: Log) -> Teacher:
     return open_teacher(
         config.teacher.kind,
         config.teacher.source,
@@ -81,27 +99,26 @@ def _teacher(config: ConfigDict, log: Callable[[str], None]) -> Teacher:
 
 
 def _extract(
-    config: ConfigDict, domain: Domain, form: str, teacher: Teacher | None, count_tokens, log: RunLog
+    config: ConfigDict, domain: Domain, form: str, ask: Ask | None, count_tokens: CountTokens, say: Log
 ) -> list[Card]:
+    """One domain's cards of one format; `ask` is the teacher, None where it takes none."""
     settings, train = config.knowledge, domain.splits["train"]
     if form == "patterns":
         return knowledge.mine_patterns(
             train, domain.name, min_count=settings.min_count, limit=settings.limit, count_tokens=count_tokens
         )
-    budget = {"limit": settings.limit, "max_tokens": settings.max_tokens, "count_tokens": count_tokens}
+    budget = {"limit": settings.limit, "max_tokens": settings.max_tokens, "count_tokens": count_tokens, "log": say}
     if form == "rules":
-        if teacher is None:
+        if ask is None:
             return knowledge.annotation_rule_cards(train, domain.name, **budget)
         sessions = _sample(config, train, settings.reflections)
-        candidates = knowledge.reflect(
-            sessions, _asking(teacher, log), max_new_tokens=settings.max_new_tokens, log=log.say
-        )
+        candidates = knowledge.reflect(sessions, ask, max_new_tokens=settings.max_new_tokens, log=say)
         return knowledge.merge_rules(candidates, domain.name, **budget)
     sessions = _sample(config, train, settings.thoughts or len(train))
-    if teacher is None:
+    if ask is None:
         return knowledge.annotation_thoughts(sessions, domain.name, count_tokens=count_tokens)
     return knowledge.think(
-        sessions, _asking(teacher, log), domain.name, max_new_tokens=settings.max_new_tokens, count_tokens=count_tokens
+        sessions, ask, domain.name, max_new_tokens=settings.max_new_tokens, count_tokens=count_tokens
     )
 
 

@@ -69,38 +69,35 @@ def spread(items: Sequence, limit: int) -> list:
 
 
 def check_before_distilling(
-    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], positions: int
+    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], ready: Mapping[str, Cards], positions: int
 ) -> None:
-    """Every example must fit even before any knowledge is added: what fails here would fail after hours of teacher calls.
+    """Every example must fit, whatever knowledge is still to come: what fails here would fail after hours of teacher calls.
+
+    `ready` are the cards that are there already, or cost no teacher call.
 
     Raises:
-        InputError: a split is empty, an example or prompt exceeds train.max_length, or the model's positions do not suffice.
+        InputError: a split is empty, an example may exceed train.max_length, or the model's positions do not suffice.
     """
-    empty = {name: {} for name in domains}
     for split in ("train", "validation", "test"):
         for name, domain in domains.items():
             if not domain.splits[split]:
                 raise InputError(f"domain {name}: the {split} split is empty")
+    knowledge = contexts(ready)
     prompts = [
-        p
-        for split in ("validation", "test")
-        for p in questions(config, tokenizer, domains, contexts(empty), split).prompts
+        p for split in ("validation", "test") for p in questions(config, tokenizer, domains, knowledge, split).prompts
     ]
-    check_fit(
-        config, [*training_set(tokenizer, domains, empty), *prompts], positions, _most_knowledge(config, tokenizer)
+    to_come = {form for forms in ready.values() for form in set(config.knowledge.formats) - set(forms)}
+    context = config.knowledge.max_tokens + len(tokenizer.encode("\n\n")) if "rules" in to_come else 0
+    thought = config.knowledge.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
+    check_training(
+        config,
+        training_set(tokenizer, domains, ready),
+        positions,
+        more=context + thought * ("thoughts" in to_come),
     )
+    check_questions(config, prompts, positions, more=context)
     sessions = [session for domain in domains.values() for split in domain.splits.values() for session in split]
     check_answers(config, tokenizer, constraint(config), sessions)
-
-
-def _most_knowledge(config: ConfigDict, tokenizer: Tokenizer) -> int:
-    """The most tokens that what the teacher says can add to an example: the rules' block, a thought and its marker."""
-    formats, settings, tokens = config.knowledge.formats, config.knowledge, 0
-    if "rules" in formats:
-        tokens += settings.max_tokens + len(tokenizer.encode("\n\n"))
-    if "thoughts" in formats and config.teacher.kind != "annotations":
-        tokens += settings.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
-    return tokens
 
 
 def check_answers(config: ConfigDict, tokenizer: Tokenizer, form: Constraint, sessions: Sequence[Session]) -> None:
@@ -110,20 +107,21 @@ def check_answers(config: ConfigDict, tokenizer: Tokenizer, form: Constraint, se
         check_budget(languages, tokenizer, config.eval.max_new_tokens)
 
 
-def check_fit(config: ConfigDict, examples: Sequence[Example], positions: int, knowledge: int = 0) -> None:
-    """No example is longer than train.max_length, nor longer, with the answer to a prompt, than the model can place.
-
-    `knowledge` tokens are still to come.
-    """
+def check_training(config: ConfigDict, examples: Sequence[Example], positions: int, more: int = 0) -> None:
+    """No example is longer than train.max_length, nor that than the model can place. `more` tokens are still to come."""
     if config.train.max_length > positions:
         raise InputError(
             f"config.train.max_length={config.train.max_length}, but the student has only {positions} positions"
         )
-    check_lengths(list(examples), config.train.max_length, knowledge)
-    longest, room = max(len(example.prompt_ids) for example in examples) + knowledge, config.eval.max_new_tokens
+    check_lengths(examples, config.train.max_length, more)
+
+
+def check_questions(config: ConfigDict, prompts: Sequence[Example], positions: int, more: int = 0) -> None:
+    """No prompt is longer, with its answer, than the model can place. `more` tokens are still to come."""
+    longest, room = max(len(prompt.prompt_ids) for prompt in prompts) + more, config.eval.max_new_tokens
     if longest + room > positions:
         raise InputError(
-            f"a prompt of {longest} tokens, knowledge included, and eval.max_new_tokens={room} exceed the student's {positions} positions"
+            f"a prompt of {longest} tokens and eval.max_new_tokens={room} exceed the student's {positions} positions"
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator
-from kdjax.prompting import ANSWER_MARKER, prompt_example
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, prompt_example
 from kdjax.reporting import write_json, write_text
 from kdjax.student import Student
 
@@ -17,7 +17,7 @@ GOLDEN_LOGITS = 20
 
 README = """# {kind} adapter of a kdjax run
 
-Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}.
+Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}. Trained on: {data}.
 
     from peft import PeftModel
     model = PeftModel.from_pretrained(base_model, "{folder}")
@@ -27,8 +27,8 @@ Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {tar
     from kdjax.student import load_student
     load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")  # an ordinary model folder, where adapters are not read
 
-    python launch.py --config=configs/generate.py --config.student.adapter={folder} \\
-        --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
+    python launch.py --config=configs/generate.py --config.student.source={base} \\
+        --config.student.adapter={folder} --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
 
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
 * `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
@@ -49,11 +49,11 @@ def export_adapter(
     knowledge: Mapping[str, str],
     constraint: Constraint,
     max_new_tokens: int,
-    run_hash: str,
+    run: Mapping,
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `knowledge` is what stands in each domain's prompt, `max_new_tokens` what an answer may take. The golden prompt is of invented products, with the first domain's
+    `knowledge` is what stands in each domain's prompt, `max_new_tokens` what an answer may take, and `run` the run's config.json. The golden prompt is of invented products, with the first domain's
     knowledge.
     """
     student.save_adapter(folder)
@@ -67,7 +67,9 @@ def export_adapter(
         "knowledge": dict(knowledge),
         "thoughts_first": constraint.marker == ANSWER_MARKER,
         "max_new_tokens": max_new_tokens,
-        "run": run_hash,
+        "instruction": INSTRUCTION,
+        "data": run["data"],
+        "run": run["hash"],
     }
     write_json(folder / "kdjax.json", described)
     write_json(folder / "golden.json", _golden(student, next(iter(knowledge.values()))))
@@ -77,6 +79,7 @@ def export_adapter(
     vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
     text = README.format(
         base=student.files.source,
+        data=", ".join(name + " (synthetic)" * facts["synthetic"] for name, facts in run["data"].items()),
         kept=f", kept in {student.quantization}: other servers quantise otherwise, so merge as below"
         if student.quantization
         else "",

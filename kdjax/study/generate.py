@@ -8,13 +8,13 @@ from ml_collections import ConfigDict
 from kdjax.data import load_new_sessions
 from kdjax.decoding import Constraint, Generator
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, parse_answer, prompt_example
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, parse_answer, prompt_example
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student, load_student
-from kdjax.study.examples import check_answers, check_fit
+from kdjax.study.examples import check_answers, check_questions
 from kdjax.study.settings import check
-from kdjax.study.workdir import claim
+from kdjax.study.workdir import check_workdir, claim
 
 
 def generate(config: ConfigDict, workdir: str) -> None:
@@ -42,6 +42,10 @@ def generate(config: ConfigDict, workdir: str) -> None:
             f"{config.student.adapter} was trained on {trained['base']['source']}, and config.student.source={config.student.source} "
             "holds other weights"
         )
+    if trained["instruction"] != INSTRUCTION:
+        raise InputError(
+            f"{config.student.adapter} was trained with another instruction than this version of kdjax gives"
+        )
     kept = trained["base"].get("quantization")
     if config.student.quantization not in (None, kept):
         raise InputError(
@@ -52,8 +56,9 @@ def generate(config: ConfigDict, workdir: str) -> None:
     shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
     form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
     prompts = [prompt_example(tokenizer, domain, session, knowledge) for session in sessions]
-    check_fit(config, prompts, shape.max_position_embeddings)
+    check_questions(config, prompts, shape.max_position_embeddings)
     check_answers(config, tokenizer, form, sessions)
+    check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
     student = load_student(config.student.source, **settings)
     generator = Generator(
@@ -94,6 +99,7 @@ def _trained_with(adapter: Path) -> dict:
             "base": dict(trained["base"]),
             "knowledge": dict(trained["knowledge"]),
             "thoughts_first": bool(trained["thoughts_first"]),
+            "instruction": str(trained["instruction"]),
             "max_new_tokens": int(trained["max_new_tokens"]),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:

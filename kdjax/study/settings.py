@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 
@@ -80,13 +81,15 @@ def check(config: ConfigDict) -> None:
     }
     for lowest, fields in at_least.items():
         for field in fields:
-            if _at(config, field) < lowest:
+            if not lowest <= _at(config, field) < math.inf:
                 raise InputError(f"config.{field}={_at(config, field)} must be at least {lowest}")
+    if not math.isfinite(config.lora.lora_alpha):
+        raise InputError(f"config.lora.lora_alpha={config.lora.lora_alpha} must be a finite number")
     if config.train.warmup_ratio > 1:
         raise InputError(
             f"config.train.warmup_ratio={config.train.warmup_ratio} must be at most 1, a share of the steps"
         )
-    if config.train.max_grad_norm <= 0:
+    if not config.train.max_grad_norm > 0:
         raise InputError(
             f"config.train.max_grad_norm={config.train.max_grad_norm} must be above 0; 0 would stop learning"
         )

@@ -31,37 +31,45 @@ PACKAGES = (
 )
 
 
-def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
-    """Write config.json on the first run; on a later one, make sure that config and data are the same.
+def check_workdir(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
+    """Make sure that the folder is new, or belongs to this config and this data. Writes nothing.
 
     Raises:
         InputError: the folder belongs to another config or to other data; the differing fields are named. Or it holds files
-            but no config.json.
+            but no config.json, or is a file.
     """
-    path = workdir / "config.json"
-    data = {
-        name: {"digest": domain.digest, "source": domain.source, "synthetic": domain.synthetic}
-        for name, domain in domains.items()
-    }
-    resolved = json.loads(json.dumps(config.to_dict()))
-    if path.is_file():
-        recorded = record(workdir)
-        changed = differences(
-            {"config": recorded["config"], "data": recorded["data"]}, {"config": resolved, "data": data}
-        )
+    if (workdir / "config.json").is_file():
+        recorded, now = record(workdir), _identity(config, domains)
+        changed = differences({name: recorded[name] for name in now}, now)
         if changed:
             raise InputError(
                 f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir"
             )
-        return
-    if workdir.is_dir() and any(not is_leftover(path) for path in workdir.iterdir()):
+    elif workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir} is a file; choose another --workdir")
+    elif workdir.is_dir() and any(not is_leftover(path) for path in workdir.iterdir()):
         raise InputError(
             f"{workdir} is not empty and has no config.json, so it is not a run of kdjax; choose another --workdir"
         )
-    versions = {name: version(name) for name in PACKAGES}
-    write_json(
-        path, {"config": resolved, "hash": config_hash(config), "versions": versions, "devices": [], "data": data}
-    )
+
+
+def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
+    """Write config.json on the first run (after `check_workdir`)."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        versions = {name: version(name) for name in PACKAGES}
+        write_json(
+            path, _identity(config, domains) | {"hash": config_hash(config), "versions": versions, "devices": []}
+        )
+
+
+def _identity(config: ConfigDict, domains: Mapping[str, Domain]) -> dict:
+    """What a run is: its resolved config and its data."""
+    data = {
+        name: {"digest": domain.digest, "source": domain.source, "synthetic": domain.synthetic}
+        for name, domain in domains.items()
+    }
+    return {"config": json.loads(json.dumps(config.to_dict())), "data": data}
 
 
 def record_devices(workdir: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kdjax
 from kdjax.errors import InputError
-from kdjax.sources import ModelFiles, Tokenizer, read_config
+from kdjax.sources import ModelFiles, Tokenizer, open_weights, read_config
 from kdjax.teacher.calls import Request
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -44,6 +44,14 @@ class HfWorker:
                     f"{prompt + new}, its context holds {context}; shorten the prompt that ends in {end!r}"
                 )
 
+    def check_model(self) -> None:
+        """Raise InputError if torch or transformers is not installed, or a weights file is torn."""
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise InputError(f'the "hf" teacher needs {" and ".join(missing)}: pip install -e ".[teacher]"')
+        if self.files.gguf is None:
+            open_weights(self.files)
+
     def start(self) -> None:
         """Load the model in a process of its own, unless it runs already.
 
@@ -52,9 +60,7 @@ class HfWorker:
         """
         if self._process:
             return
-        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise InputError(f'the "hf" teacher needs {" and ".join(missing)}: pip install -e ".[teacher]"')
+        self.check_model()
         gguf = self.files.gguf.name if self.files.gguf else None
         folder = self.files.gguf.parent if self.files.gguf else self.files.folder
         settings = {

@@ -76,6 +76,12 @@ class Teacher:
         self.stats.cached += len(distinct) - (self.stats.asked - asked_before)
         return [self.cache[request.key] for request in requests]
 
+    def check(self) -> None:
+        """Raise InputError if the model could not be run, or not be asked; it is not loaded."""
+        self.tokenizer.render([{"role": "user", "content": "?"}])
+        if self._worker and not len(self.cache):  # answers that are all recorded need neither torch nor weights
+            self._worker.check_model()
+
     def explain(self, call: Call) -> str:
         """Why `call` is not in the cache, field by field."""
         return explain_miss(self.cache, call, self.tokenizer)

@@ -13,10 +13,11 @@ CANDIDATES = [
     RuleCandidate("Products of one brand are often alternatives.", "s4", ("k5",)),
     RuleCandidate("Kitchen tools belong with the food they prepare.", "s4", ("k5",)),
 ]
+LOG = [].append
 
 
 def merge(candidates=CANDIDATES, limit=9, max_tokens=99):
-    return merge_rules(candidates, "demo", limit=limit, max_tokens=max_tokens, count_tokens=words)
+    return merge_rules(candidates, "demo", limit=limit, max_tokens=max_tokens, count_tokens=words, log=LOG)
 
 
 def test_near_equal_rules_become_one_card_in_the_shortest_wording():
@@ -52,8 +53,8 @@ def test_annotation_rules_become_cards_without_calls():
     titles, leaves = ("Phone", "Case", "Film"), ("Phones", "Cases", "Films")
     sessions = [make_session(f"s{number}", titles, [(1, 2)], leaves) for number in range(4)]
     rules = annotation_rules(sessions, 3)
-    cards = annotation_rule_cards(sessions, "demo", limit=3, max_tokens=99, count_tokens=words)
+    cards = annotation_rule_cards(sessions, "demo", limit=3, max_tokens=99, count_tokens=words, log=LOG)
     assert [(card.text, card.support, card.sessions) for card in cards] == [tuple(rule) for rule in rules]
     assert cards
     assert all(card.format == "rules" and card.calls == () and card.tokens == words(card.text) for card in cards)
-    assert annotation_rule_cards(sessions, "demo", limit=3, max_tokens=0, count_tokens=words) == []
+    assert annotation_rule_cards(sessions, "demo", limit=3, max_tokens=0, count_tokens=words, log=LOG) == []

@@ -90,6 +90,16 @@ def test_bad_input_names_what_is_wrong(finished, launch, shop, tmp_path, change,
         assert not (shop / "out").exists()
 
 
+def test_the_length_of_training_does_not_bound_a_shop(finished, launch, shop):
+    process = launch("generate.py:smoke", *flags(shop, finished[0] / "adapter"), "--config.train.max_length=10")
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+def test_the_adapter_says_what_it_was_trained_on(finished):
+    text = (finished[0] / "adapter" / "README.md").read_text()
+    assert "Trained on: demo (synthetic)." in text and "--config.student.source=tiny-random" in text
+
+
 def edit(path, fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 

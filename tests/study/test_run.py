@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.evaluation import score
+from kdjax.sources.tiny import write_tiny_model
 from kdjax.training import Counts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,6 +130,14 @@ def bad_model(tmp_path):
     return [f"--config.student.source={tmp_path}"]
 
 
+def torn_model(tmp_path):
+    folder = tmp_path / "teacher"
+    write_tiny_model(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    return folder
+
+
 def bad_data(tmp_path):
     (tmp_path / "shop").mkdir()
     return ["--config.data.source=bundlerec", f"--config.data.root={tmp_path}", "--config.data.domains=('shop',)"]
@@ -156,8 +165,17 @@ def bad_data(tmp_path):
         (lambda tmp: ["--config.teacher.kind=hf", f"--config.teacher.source={tmp / 'none'}"], "none"),
         (lambda _: ["--config.teacher.kind=hf", "--config.teacher.dtype=int4"], "teacher dtype 'int4'"),
         (lambda tmp: ["--config.teacher.kind=replay", f"--config.teacher.cache_dir={tmp}"], "no recorded teacher"),
-        (lambda _: ["--config.train.max_length=800"], "up to 402 of knowledge"),
+        (lambda _: ["--config.train.max_length=800"], "examples exceed train.max_length=800"),
         (lambda _: ["--config.data.root=/data"], "set data.source to"),
+        (lambda tmp: ["--config.teacher.kind=hf", f"--config.teacher.source={torn_model(tmp)}"], "safetensors"),
+        (
+            lambda _: [
+                "--config.teacher.kind=hf",
+                "--config.teacher.source=tiny-random",
+                "--config.train.max_length=850",
+            ],
+            "may exceed train.max_length=850 tokens; the longest is session demo/d154 with 450 and up to 402",
+        ),
     ],
     ids=[
         "field",
@@ -178,6 +196,8 @@ def bad_data(tmp_path):
         "replay",
         "knowledge",
         "demo-root",
+        "teacher-weights",
+        "knowledge-to-come",
     ],
 )
 def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message):
@@ -201,7 +221,7 @@ def test_a_format_that_yields_nothing_is_told(launch, tmp_path):
     flags = ["--config.knowledge.min_count=999", "--config.train.max_steps=1"]
     process = launch("sft_patterns.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
     assert process.returncode == 0, process.stderr[-3000:]
-    told = "demo: no card of patterns came out"
+    told = "demo: no patterns reach the student"
     assert told in process.stdout and told in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -209,6 +229,14 @@ def test_a_run_killed_while_it_wrote_its_first_file_goes_on(launch, tmp_path):
     (tmp_path / ".config.json.4711.tmp").write_text("{")
     process = launch("sft_rules.py:smoke", f"--workdir={tmp_path}", "--config.train.max_steps=1")
     assert process.returncode == 0, process.stderr[-3000:]
+
+
+def test_the_folder_is_compared_before_a_model_is_looked_for(finished, launch, tmp_path):
+    process = launch("sft_rules.py:smoke", f"--workdir={finished[0]}", "--config.student.source=nobody/nothing")
+    assert process.returncode and "'tiny-random' → 'nobody/nothing'" in process.stderr
+    (tmp_path / "file").touch()
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'file'}")
+    assert process.returncode and "is a file" in process.stderr and "Traceback" not in process.stderr
 
 
 def test_a_folder_that_is_no_run_is_left_alone(launch, tmp_path):

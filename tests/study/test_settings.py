@@ -33,6 +33,8 @@ def test_the_default_is_valid():
         ("student.quantization", "int3", "None"),
         ("lora.r", 0, "at least 1"),
         ("knowledge.reflections", 0, "at least 1"),
+        ("train.learning_rate", float("nan"), "at least 0"),
+        ("lora.lora_alpha", float("nan"), "finite"),
         ("lora.target_modules", "q_prj", "q_proj"),
         ("lora.rank_pattern", ("q_proj", 8), "write pairs"),
         ("lora.alpha_pattern", (("(q_proj", 8),), "not a regular expression"),
@@ -83,6 +85,7 @@ def test_no_prompt_of_the_demo_exceeds_160_tokens_whatever_rules_there_are(rule)
         limit=config.knowledge.limit,
         max_tokens=config.knowledge.max_tokens,
         count_tokens=lambda text: len(tokenizer.encode(text)),
+        log=print,
     )
     sessions = [session for split in domain.splits.values() for session in split]
     prompts = [prompt_example(tokenizer, "demo", session, knowledge_text({"rules": cards})) for session in sessions]
