@@ -70,6 +70,7 @@ def base(name: str) -> ConfigDict:
             warmup_ratio=0.1,  # share of the steps in which the rate rises; then it falls to zero (cosine)
             weight_decay=0.0,
             max_grad_norm=1.0,
+            remat="linears",  # kept for the backward pass: "linears" (outputs of linear maps), "full" (layer inputs: least memory, slower), "none" (all)
             buckets=4,  # row lengths to compile for, chosen so that padding is least
             checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
         ),

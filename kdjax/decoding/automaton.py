@@ -28,20 +28,22 @@ Language = ItemsLanguage | JsonLanguage | AfterMarker
 class Automaton:
     """Tables over states × token classes. State ids of several languages (one per session size) live side by side.
 
-    `adds` counts the bundles that a token begins beyond the first; `distance` is the fewest tokens to the end without any.
+    `adds` counts the bundles that a token begins beyond the first; `distance` is the fewest tokens to the end without any;
+    `forced` is the token of a state that has but one, -1 elsewhere.
     """
 
     transitions: Int[Array, "states classes"]
     adds: Int[Array, "states classes"]
     distance: Int[Array, " states"]
+    forced: Int[Array, " states"]
     class_of_token: Int[Array, " vocab"]
 
     def legal(
-        self, state: Int[Array, " batch"], added: Int[Array, " batch"], remaining: Int[Array, ""]
+        self, state: Int[Array, " batch"], added: Int[Array, " batch"], remaining: Int[Array, "*batch"]
     ) -> Bool[Array, "batch vocab"]:
         """Which tokens may come next; `remaining` is how many more may follow that one."""
         following = self.transitions[state]
-        fits = self.distance[jnp.maximum(following, 0)] <= remaining
+        fits = self.distance[jnp.maximum(following, 0)] <= jnp.expand_dims(remaining, -1)
         allowed = (following >= 0) & fits & (added[:, None] + self.adds[state] < MAX_BUNDLES)
         return allowed[:, self.class_of_token]
 
@@ -195,4 +197,5 @@ def _tables(rows: list[dict[int, tuple[int, int]]], distance: np.ndarray, vocab_
         for state, following, added in column:
             transitions[state, number] = following
             adds[state, number] = added
-    return Automaton(*(jnp.asarray(table) for table in (transitions, adds, distance, class_of_token)))
+    forced = np.array([next(iter(row)) if len(row) == 1 else -1 for row in rows], np.int32)
+    return Automaton(*(jnp.asarray(table) for table in (transitions, adds, distance, forced, class_of_token)))

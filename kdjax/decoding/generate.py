@@ -1,17 +1,20 @@
-"""Greedy generation on the device: prompts in the training batch format, the prefix's keys and values computed once per batch."""
+"""Greedy generation on the device: prompts in the training batch format, what they all begin with read once, tokens that the automaton forces not waited for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Bool, Int
 
 from kdjax.decoding.automaton import Automaton, compile_automaton, session_language
 from kdjax.prompting import Example
 from kdjax.student import Student
 from kdjax.training.batches import MicroBatch, lay_out, plan_groups
+from kdjax.training.placement import replicated
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Generator:
     def __init__(self, student: Student, *, max_new_tokens: int, rows_per_device: int, buckets: int):
         self._student, self._steps, self._rows, self._buckets = student, max_new_tokens, rows_per_device, buckets
         self._devices = jax.local_device_count()
+        self._read_prefix = jax.jit(self._prefix, out_shardings=replicated())
         self._run = jax.pmap(self._decode, in_axes=(None, None, None, 0, None, 0), out_axes=0)
+        self.calls = 0  # of the model with new tokens, after the prompts, over all batches so far
 
     def __call__(
         self,
@@ -56,10 +61,17 @@ class Generator:
         """One completion per prompt, in order, by the student's base with `adapter`. `n_items[i]` is the number of products of prompt i; `on_batch` hears how many are done more."""
         automaton, starts = self._compile(n_items, constraint)
         groups = plan_groups(prompts, self._buckets)
+        prefixes = {
+            name: self._read_prefix(adapter, self._student.base, np.asarray(group.prefix, np.int32))
+            for name, group in groups.items()
+            if group.prefix
+        }
         answers: list[Completion | None] = [None] * len(prompts)
         for batch in lay_out(prompts, groups, self._rows, self._devices, self._student.tokenizer.eos_id):
             start = self._start_states(batch, starts)
-            tokens = self._run(adapter, self._student.base, batch.prefix, batch.rows, automaton, start)
+            prefix = prefixes.get(prompts[batch.members[0]].domain)
+            tokens, calls = self._run(adapter, self._student.base, prefix, batch.rows, automaton, start)
+            self.calls += int(np.max(calls))
             for member, ids in zip(batch.members, np.asarray(tokens).reshape(-1, self._steps), strict=False):
                 answers[member] = self._completion(ids.tolist())
             on_batch(len(batch.members))
@@ -83,33 +95,80 @@ class Generator:
         kept = ids if end is None else ids[: end + 1]
         return Completion(tokenizer.decode(kept), tuple(kept), end is not None)
 
+    def _prefix(self, adapter, base, tokens):
+        return nnx.merge(self._student.graph, adapter, base).read_prefix(tokens)
+
     def _decode(self, adapter, base, prefix, rows, automaton: Automaton | None, start):
-        """[batch, steps] token ids, padded with the end-of-turn token."""
+        """[batch, steps] token ids, padded with the end-of-turn token, and how often the model was called after the prompts."""
         decoder = nnx.merge(self._student.graph, adapter, base)
         eos_ids = jnp.asarray(self._student.tokenizer.eos_ids)
+        batch = rows.tokens.shape[0]
+        lines = jnp.arange(batch)
 
-        def choose(hidden, step, state, added, done):
+        def write(answers: _Answers, token, where) -> _Answers:
+            """Append a token to the rows that `where` names: for the model to read, and in the automaton."""
+            at = jnp.where(where, answers.written, self._steps)  # beyond the end: dropped
+            state, added = answers.state, answers.added
+            if automaton is not None:
+                state, added = (
+                    jnp.where(where, new, old)
+                    for new, old in zip(automaton.advance(state, added, token), (state, added), strict=True)
+                )
+            return _Answers(
+                out=answers.out.at[lines, at].set(token, mode="drop"),
+                written=answers.written + where,
+                unread=answers.unread + where,
+                state=state,
+                added=added,
+                done=answers.done | (where & jnp.isin(token, eos_ids)) | (answers.written + where >= self._steps),
+            )
+
+        def choose(hidden, answers: _Answers) -> _Answers:
+            """The likeliest token of each row, and the one behind it if there is but one."""
             logits = jnp.matmul(hidden, decoder.head.T, preferred_element_type=jnp.float32)
             if automaton is not None:
-                logits = jnp.where(automaton.legal(state, added, self._steps - 1 - step), logits, -jnp.inf)
-            token = jnp.where(done, eos_ids[0], jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+                legal = automaton.legal(answers.state, answers.added, self._steps - 1 - answers.written)
+                logits = jnp.where(legal, logits, -jnp.inf)
+            answers = write(answers, jnp.argmax(logits, axis=-1).astype(jnp.int32), ~answers.done)
             if automaton is not None:
-                state, added = automaton.advance(state, added, token)
-            return token, state, added, done | jnp.isin(token, eos_ids)
+                forced = automaton.forced[answers.state]
+                answers = write(answers, forced, ~answers.done & (forced >= 0))
+            return answers
 
-        def unfinished(carry):
-            step, *_, done = carry
-            return (step < self._steps) & ~jnp.all(done)
+        def read(width: int, answers: _Answers, cache):
+            """The rows' unread tokens, at most `width` each, through the model; a finished row reads its last one again."""
+            count = jnp.clip(answers.unread, 1, width)
+            at = jnp.clip((answers.written - count)[:, None] + jnp.arange(width), 0, self._steps - 1)
+            return decoder.decode(jnp.take_along_axis(answers.out, at, axis=1), count, cache)
 
         def body(carry):
-            step, out, cache, state, added, done = carry
-            hidden, cache = decoder.decode(out[:, step - 1], cache)
-            token, state, added, done = choose(hidden, step, state, added, done)
-            return step + 1, out.at[:, step].set(token), cache, state, added, done
+            calls, answers, cache = carry
+            if automaton is None:
+                hidden, cache = read(1, answers, cache)
+            else:
+                two = jnp.any((answers.unread > 1) & ~answers.done)
+                hidden, cache = jax.lax.cond(two, partial(read, 2), partial(read, 1), answers, cache)
+            answers = choose(hidden, replace(answers, unread=jnp.zeros_like(answers.unread)))
+            return calls + 1, answers, cache
 
-        batch = rows.tokens.shape[0]
-        hidden, cache = decoder.prefill(rows.tokens, rows.lengths, prefix, self._steps)
-        token, state, added, done = choose(hidden, 0, jnp.maximum(start, 0), jnp.zeros(batch, jnp.int32), start < 0)
-        out = jnp.full((batch, self._steps), eos_ids[0], jnp.int32).at[:, 0].set(token)
-        carry = (jnp.ones((), jnp.int32), out, cache, state, added, done)
-        return jax.lax.while_loop(unfinished, body, carry)[1]
+        none = jnp.zeros(batch, jnp.int32)
+        out = jnp.full((batch, self._steps), eos_ids[0], jnp.int32)
+        answers = _Answers(out, none, none, jnp.maximum(start, 0), none, start < 0)
+        # One more than is ever written: two may be read where one is left.
+        hidden, cache = decoder.prefill(rows.tokens, rows.lengths, prefix, self._steps + 1)
+        carry = (none[0], choose(hidden, answers), cache)
+        calls, answers, _ = jax.lax.while_loop(lambda carry: ~jnp.all(carry[1].done), body, carry)
+        return answers.out, calls
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Answers:
+    """What was written so far: out [batch, steps], of which row b has the first written[b]; the model has yet to read the last unread[b] of them."""
+
+    out: Int[Array, "batch steps"]
+    written: Int[Array, " batch"]
+    unread: Int[Array, " batch"]
+    state: Int[Array, " batch"]
+    added: Int[Array, " batch"]
+    done: Bool[Array, " batch"]

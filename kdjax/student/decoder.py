@@ -1,6 +1,7 @@
 """One decoder for all families, over a shared prefix and a batch of examples; layers are stacked and scanned."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,18 @@ from kdjax.student.attention import attend, causal_attention
 from kdjax.student.cache import KV, Cache, CacheMasks
 from kdjax.student.dropout import Dropout
 from kdjax.student.families import DecoderConfig
-from kdjax.student.lora import Here, Linears, LoRALinear
+from kdjax.student.lora import SAVED, Here, Linears, LoRALinear
 from kdjax.student.lora_config import LoraConfig
 from kdjax.student.parameters import BaseParam
 from kdjax.student.rope import rope_tables, rotate
+
+# What a layer keeps for the backward pass: everything; its input and the outputs of its linear maps, of which the rest is
+# quickly recomputed; or its input alone, so that all is computed twice.
+REMAT = {
+    "none": lambda layer: layer,
+    "linears": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(SAVED)),
+    "full": jax.checkpoint,
+}
 
 
 @dataclass(frozen=True)
@@ -65,42 +74,47 @@ class Attention(nnx.Module):
         query = rotate(query, *rope).reshape(tokens, config.num_key_value_heads, -1, config.head_dim)
         return query, rotate(keys, *rope), values
 
-    def __call__(self, x: Float[Array, "tokens hidden"], layout: Layout, rope, here: Here):
-        """Returns the output [tokens, hidden] and the keys and values ((prefix or None), examples) in cache layout."""
+    def __call__(
+        self, x: Float[Array, "tokens hidden"], layout: Layout, rope, here: Here, prefix: KV | None = None
+    ) -> tuple[Float[Array, "tokens hidden"], KV]:
+        """Returns the output, and the keys and values of the examples in cache layout.
+
+        The examples see the prefix at the head of the token axis, if the layout has one, or the one whose keys and values
+        are given.
+        """
         query, keys, values = self._project(x, rope, here)
 
         def own(part):  # [batch · length, kv, …] → [kv, batch, length, …]
             rows = part[layout.prefix :].reshape(layout.batch, layout.length, *part.shape[1:])
             return jnp.moveaxis(rows, 2, 0)
 
-        prefix, outputs = None, []
+        outputs = []
         if layout.prefix:
-            shared_query, shared_keys, shared_values = (
-                jnp.moveaxis(part[: layout.prefix], 1, 0) for part in (query, keys, values)
-            )
-            prefix = (shared_keys, shared_values)
-            shared = (part[:, None] for part in (shared_query, shared_keys, shared_values))
+            shared_query, *prefix = (jnp.moveaxis(part[: layout.prefix], 1, 0) for part in (query, keys, values))
+            shared = (part[:, None] for part in (shared_query, *prefix))
             out = causal_attention(*shared, window=self.config.sliding_window)
             outputs.append(jnp.moveaxis(out[:, 0], 0, 1).reshape(layout.prefix, -1))
         own_kv = (own(keys), own(values))
         out = causal_attention(own(query), *own_kv, prefix, self.config.sliding_window)
         outputs.append(jnp.moveaxis(out, 0, 2).reshape(layout.batch * layout.length, -1))
-        return self.o_proj(jnp.concatenate(outputs), here), (prefix, own_kv)
+        return self.o_proj(jnp.concatenate(outputs), here), own_kv
 
     def decode(
-        self, x: Float[Array, "batch hidden"], rope, here: Here, prefix: KV | None, prompt: KV, generated: KV, masks
+        self, x: Float[Array, "tokens hidden"], rope, here: Here, prefix: KV | None, prompt: KV, generated: KV, masks
     ):
-        """One new token per row. Returns the output [batch, hidden] and the new keys and values [kv, batch, head_dim]."""
-        query, keys, values = (jnp.moveaxis(part, 1, 0) for part in self._project(x, rope, here))
-        segments = [
-            (*prompt, masks.prompt),
-            (*generated, masks.generated),
-            (keys[:, :, None], values[:, :, None], None),
-        ]
+        """The next tokens of each row, row by row. Returns the output and the new keys and values [kv, batch, width, head_dim]."""
+        batch = prompt[0].shape[1]
+
+        def rows(part):  # [batch · width, kv, …] → [kv, batch, width, …]
+            return jnp.moveaxis(part.reshape(batch, -1, *part.shape[1:]), 2, 0)
+
+        query, keys, values = (rows(part) for part in self._project(x, rope, here))
+        segments = [(*prompt, masks.prompt), (*generated, masks.generated), (keys, values, masks.new)]
         if prefix is not None:
             segments.insert(0, (*prefix, masks.prefix))
-        out = attend(query, segments)  # [kv, batch, group, head_dim]
-        return self.o_proj(jnp.moveaxis(out, 0, 1).reshape(x.shape[0], -1), here), (keys, values)
+        kv, _, width, group, head_dim = query.shape
+        out = attend(query.reshape(kv, batch, width * group, head_dim), segments).reshape(query.shape)
+        return self.o_proj(jnp.moveaxis(out, 0, 2).reshape(batch * width, -1), here), (keys, values)
 
 
 class MLP(nnx.Module):
@@ -126,8 +140,8 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(norm_shape, config.rms_norm_eps, common.dtype)
         self.mlp = MLP(config, common)
 
-    def __call__(self, x, layout: Layout, rope, here: Here):
-        attended, kv = self.self_attn(self.input_layernorm(x), layout, rope, here)
+    def __call__(self, x, layout: Layout, rope, here: Here, prefix: KV | None = None):
+        attended, kv = self.self_attn(self.input_layernorm(x), layout, rope, here, prefix)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x), here), kv
 
@@ -167,11 +181,12 @@ class Decoder(nnx.Module):
         tokens: Int[Array, "batch length"],
         prefix: Int[Array, " prefix"] | None = None,
         dropout: Dropout | None = None,
+        remat: str = "linears",
     ) -> Float[Array, "batch length hidden"]:
         """Last hidden states (after the final norm) of each example behind the shared prefix.
 
         Rows are padded on the right: causality keeps padding from every position before it, what stands at padded
-        positions means nothing. The backward pass recomputes all but the matrix products of a layer.
+        positions means nothing. `remat` is one of REMAT.
         """
         x, layout, rope = self._embed(tokens, prefix)
         graph, stack = self._stack()
@@ -181,38 +196,34 @@ class Decoder(nnx.Module):
             here = Here(index, None if dropout is None else dropout.at(index))
             return nnx.merge(graph, state)(x, layout, rope, here)[0], None
 
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        x, _ = jax.lax.scan(jax.checkpoint(layer, policy=policy), x, stack)
+        x, _ = jax.lax.scan(REMAT[remat](layer), x, stack)
         return self.norm(x[layout.prefix :]).reshape(layout.batch, layout.length, -1)
 
+    def read_prefix(self, prefix: Int[Array, " prefix"]) -> KV:
+        """Keys and values [layers, kv, prefix, head_dim] of what all prompts begin with."""
+        _, keys, values = self._read(prefix[None], None)
+        return keys[:, :, 0], values[:, :, 0]
+
     def prefill(
-        self,
-        tokens: Int[Array, "batch length"],
-        lengths: Int[Array, " batch"],
-        prefix: Int[Array, " prefix"] | None,
-        steps: int,
+        self, tokens: Int[Array, "batch length"], lengths: Int[Array, " batch"], prefix: KV | None, room: int
     ) -> tuple[Float[Array, "batch hidden"], Cache]:
-        """Read the prompts. Returns the last real position's hidden state of each row, and a cache with room for `steps` tokens."""
-        x, layout, rope = self._embed(tokens, prefix)
-        graph, stack = self._stack()
+        """Read the prompts. Returns the last real position's hidden state of each row, and a cache with room for so many tokens."""
+        x, keys, values = self._read(tokens, prefix)
+        last = jnp.take_along_axis(x.reshape(*tokens.shape, -1), (lengths - 1)[:, None, None], axis=1)[:, 0]
+        empty = jnp.zeros((*keys.shape[:3], room, keys.shape[-1]), keys.dtype)
+        return self.norm(last), Cache(prefix, (keys, values), (empty, empty), lengths, jnp.zeros_like(lengths))
 
-        def layer(x, inputs):
-            index, state = inputs
-            return nnx.merge(graph, state)(x, layout, rope, Here(index))
-
-        x, (shared, prompt) = jax.lax.scan(layer, x, stack)
-        hidden = x[layout.prefix :].reshape(layout.batch, layout.length, -1)
-        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-        room = (*prompt[0].shape[:3], steps, prompt[0].shape[-1])
-        generated = (jnp.zeros(room, prompt[0].dtype), jnp.zeros(room, prompt[1].dtype))
-        return self.norm(last), Cache(shared, prompt, generated, lengths, jnp.zeros((), jnp.int32))
-
-    def decode(self, tokens: Int[Array, " batch"], cache: Cache) -> tuple[Float[Array, "batch hidden"], Cache]:
-        """Read one generated token per row and remember it."""
+    def decode(
+        self, tokens: Int[Array, "batch width"], count: Int[Array, " batch"], cache: Cache
+    ) -> tuple[Float[Array, "batch hidden"], Cache]:
+        """Read the next tokens, of which row b has count[b] ≥ 1, and remember them. Returns the last one's hidden state of each row."""
+        batch, width = tokens.shape
         prefix_length = 0 if cache.prefix is None else cache.prefix[0].shape[2]
-        x = self.embed_tokens.weight[...][tokens]
-        rope = rope_tables(self.config.rope, self.config.head_dim, prefix_length + cache.lengths + cache.step)
-        masks = CacheMasks.of(cache, self.config.sliding_window)
+        positions = prefix_length + cache.next_position[:, None] + jnp.arange(width)
+        x = self.embed_tokens.weight[...][tokens.reshape(-1)]
+        rope = rope_tables(self.config.rope, self.config.head_dim, positions.reshape(-1))
+        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        masks = CacheMasks.of(cache, width, group, self.config.sliding_window)
         graph, stack = self._stack()
 
         def layer(x, inputs):
@@ -220,18 +231,29 @@ class Decoder(nnx.Module):
             return nnx.merge(graph, state).decode(x, rope, Here(index), prefix, prompt, generated, masks)
 
         x, new = jax.lax.scan(layer, x, (stack, cache.prefix, cache.prompt, cache.generated))
-        # The layers only read the cache; one write per step puts all their new keys and values in place.
-        generated = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old, fresh[:, :, :, None], cache.step, axis=3)
-            for old, fresh in zip(cache.generated, new, strict=True)
-        )
-        return self.norm(x), Cache(cache.prefix, cache.prompt, generated, cache.lengths, cache.step + 1)
+        last = jnp.take_along_axis(x.reshape(batch, width, -1), (count - 1)[:, None, None], axis=1)[:, 0]
+        return self.norm(last), cache.extend(new, count)  # the layers only read the cache: one write puts all in place
 
-    def _embed(self, tokens, prefix):
-        """The flat token axis [prefix + batch · length, hidden], how it is cut, and its rotary tables."""
+    def _read(self, tokens: Int[Array, "batch length"], prefix: KV | None):
+        """Hidden states [batch · length, hidden] behind a prefix that was read before, and all layers' keys and values."""
+        x, layout, rope = self._embed(tokens, None, 0 if prefix is None else prefix[0].shape[2])
+        graph, stack = self._stack()
+
+        def layer(x, inputs):
+            (index, state), prefix = inputs
+            return nnx.merge(graph, state)(x, layout, rope, Here(index), prefix)
+
+        x, (keys, values) = jax.lax.scan(layer, x, (stack, prefix))
+        return x, keys, values
+
+    def _embed(self, tokens, prefix, offset: int = 0):
+        """The flat token axis [prefix + batch · length, hidden], how it is cut, and its rotary tables.
+
+        `offset` tokens were read before.
+        """
         batch, length = tokens.shape
         prefix_length = 0 if prefix is None else prefix.shape[0]
-        own = jnp.tile(jnp.arange(prefix_length, prefix_length + length), batch)
+        own = jnp.tile(jnp.arange(offset + prefix_length, offset + prefix_length + length), batch)
         flat, positions = tokens.reshape(-1), own
         if prefix_length:
             flat, positions = jnp.concatenate([prefix, flat]), jnp.concatenate([jnp.arange(prefix_length), own])

@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kdjax.student.dropout import Dropout
 from kdjax.student.lora_config import LINEAR_NAMES, Plan
 from kdjax.student.parameters import BaseParam, LoRAParam
 from kdjax.student.quantization import QuantizedWeight
+
+SAVED = "linear"  # what the outputs are called where a policy decides what to keep for the backward pass
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ class LoRALinear(nnx.Module):
                 self.lora_magnitude_vector = LoRAParam(jnp.zeros(shape[:2], jnp.float32))
 
     def __call__(self, x: Float[Array, "tokens in"], here: Here) -> Float[Array, "tokens out"]:
+        return checkpoint_name(self._map(x, here), SAVED)
+
+    def _map(self, x: Float[Array, "tokens in"], here: Here) -> Float[Array, "tokens out"]:
         weight = self.weight(x.dtype) if isinstance(self.weight, QuantizedWeight) else self.weight[...]
         y = plain = x @ weight.T
         if self.bias is not None:

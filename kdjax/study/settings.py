@@ -12,7 +12,7 @@ from kdjax.decoding import MODES
 from kdjax.errors import InputError
 from kdjax.knowledge import FORMATS
 from kdjax.sources import cache_root
-from kdjax.student import DTYPES, QUANTIZATIONS, LoraConfig
+from kdjax.student import DTYPES, QUANTIZATIONS, REMAT, LoraConfig
 from kdjax.training import TrainSettings
 
 PARALLEL = ("pmap",)
@@ -41,6 +41,7 @@ def check(config: ConfigDict) -> None:
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
     _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))
     _one_of("eval.constraint", config.eval.constraint, MODES)
+    _one_of("train.remat", config.train.remat, REMAT)
     _one_of("student.dtype", config.student.dtype, DTYPES)
     _one_of("student.quantization", config.student.quantization, (None, *QUANTIZATIONS))
     for name in config.knowledge.formats:

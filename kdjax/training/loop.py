@@ -35,6 +35,7 @@ class TrainSettings:
     max_grad_norm: float
     buckets: int
     checkpoint_every: int
+    remat: str = "linears"
     dropout: float = 0.0
 
     def total_steps(self, examples: int) -> int:
@@ -106,7 +107,7 @@ class Training:
         self._groups: dict[str, Group] = plan_groups(examples, settings.buckets)
         self._schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
         optimizer = adamw(self._schedule, settings.weight_decay, settings.max_grad_norm)
-        self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout)
+        self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout, settings.remat)
         self._checkpoints = Checkpoints(folder)
         self._key = jax.random.key(settings.seed)
         self.state = self._trainer.init(student.adapter)

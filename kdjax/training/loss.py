@@ -63,13 +63,14 @@ def token_losses(
     prefix: Int[Array, " prefix"],
     rows: Rows,
     dropout: tuple[float, PRNGKeyArray] | None = None,
+    remat: str = "linears",
 ) -> Float[Array, "batch targets"]:
-    """Each target's negative log-likelihood, 0 at padding. `dropout` is (rate, the step's key)."""
+    """Each target's negative log-likelihood, 0 at padding. `dropout` is (rate, the step's key), `remat` one of the student's REMAT."""
     decoder = nnx.merge(graph, adapter, base)
     masks = None
     if dropout is not None and dropout[0] > 0:
         masks = Dropout.of_step(*dropout, rows.ids, prefix.shape[0], rows.tokens.shape[1])
-    hidden = decoder(rows.tokens, prefix, masks)
+    hidden = decoder(rows.tokens, prefix, masks, remat)
     picked = jnp.take_along_axis(hidden, rows.positions[..., None], axis=1)
     nll = target_nll(picked.reshape(-1, picked.shape[-1]), decoder.head, rows.labels.reshape(-1))
     return nll.reshape(rows.labels.shape) * rows.weights

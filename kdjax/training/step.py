@@ -41,14 +41,21 @@ class Trainer:
     inside adds up gradients, loss and token counts.
     """
 
-    def __init__(self, graph: nnx.GraphDef, base: dict, optimizer: optax.GradientTransformation, dropout_rate: float):
+    def __init__(
+        self,
+        graph: nnx.GraphDef,
+        base: dict,
+        optimizer: optax.GradientTransformation,
+        dropout_rate: float,
+        remat: str = "linears",
+    ):
         self.devices = jax.local_device_count()
         self._optimizer = optimizer
         self.base = replicate(base)
 
         def accumulate(adapter, base, prefix, rows, key, totals):
             def summed(adapter):
-                return token_losses(graph, adapter, base, prefix, rows, (dropout_rate, key)).sum()
+                return token_losses(graph, adapter, base, prefix, rows, (dropout_rate, key), remat).sum()
 
             loss, gradients = jax.value_and_grad(summed)(adapter)
             fresh = jax.lax.psum(Totals(gradients, loss, rows.weights.sum()), AXIS)

@@ -127,3 +127,17 @@ def test_a_budget_too_small_for_an_answer_is_an_error(student):
 
 def test_no_prompts_no_answers(student, generator):
     assert generator(student.adapter, [], [], FREE) == []
+
+
+def test_forced_tokens_are_not_waited_for(student, generator):
+    """Behind the first product of a bundle stands a comma, and behind the last bundle the end: neither costs a call."""
+    before = generator.calls
+    completions = generator(student.adapter, PROMPTS[:4], SIZES[:4], Constraint("items"))
+    longest = max(len(completion.token_ids) for completion in completions)
+    assert all(completion.finished for completion in completions)
+    assert (
+        0 < generator.calls - before <= longest - 3
+    )  # the first token comes with the prompts, a comma and the end free
+    before = generator.calls
+    completions = generator(student.adapter, PROMPTS[:4], SIZES[:4], FREE)
+    assert generator.calls - before == max(len(completion.token_ids) for completion in completions) - 1

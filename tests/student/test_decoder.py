@@ -82,9 +82,10 @@ def test_an_empty_prefix_is_the_plain_case(hidden, behind, tokens):
 # The cache
 
 
+@pytest.mark.parametrize("most", [1, 2])
 @pytest.mark.parametrize("size", [0, 7])
-def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, size):
-    """Rows of different lengths: each goes on right behind its own last token, not behind the padding."""
+def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, size, most):
+    """Rows of different lengths: each goes on right behind its own last token, not behind the padding, by at most `most`."""
     lengths, steps, width = np.array([20, 9, 1]), 12, 24
     prefix = jnp.asarray(tokens[0, :size]) if size else None
     full = tokens.copy()  # what each row is once it is written out: prefix, prompt, generated tokens
@@ -95,12 +96,18 @@ def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, siz
     expected = hidden(full)
 
     decoder = tiny.merge(tiny.adapter, tiny.base)
-    last, cache = jax.jit(lambda prompts, lengths: decoder.prefill(prompts, lengths, prefix, steps))(prompts, lengths)
-    decode = jax.jit(decoder.decode)
+    read = jax.jit(decoder.read_prefix)(prefix) if size else None
+    prefill = jax.jit(lambda prompts, lengths, prefix: decoder.prefill(prompts, lengths, prefix, steps + most))
+    last, cache = prefill(prompts, lengths, read)
+    decode, rng = jax.jit(decoder.decode), np.random.default_rng(1)
     everyone = np.arange(ROWS)
     np.testing.assert_allclose(last, expected[everyone, size + lengths - 1], **TOLERANCE)
-    for step in range(steps):
-        position = size + lengths + step
-        last, cache = decode(jnp.asarray(full[everyone, position]), cache)
-        np.testing.assert_allclose(last, expected[everyone, position], err_msg=f"step {step}", **TOLERANCE)
-    assert int(cache.step) == steps
+    position = size + lengths
+    for step in range(steps // most):
+        count = rng.integers(1, most + 1, ROWS).astype(np.int32)
+        new = full[everyone[:, None], position[:, None] + np.arange(most)]
+        new[np.arange(most) >= count[:, None]] = 3  # what stands behind a row's own tokens must not matter
+        last, cache = decode(jnp.asarray(new), jnp.asarray(count), cache)
+        position = position + count
+        np.testing.assert_allclose(last, expected[everyone, position - 1], err_msg=f"step {step}", **TOLERANCE)
+    np.testing.assert_array_equal(size + cache.next_position, position)

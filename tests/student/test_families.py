@@ -65,19 +65,22 @@ def test_rows_behind_a_shared_prefix(pair, tokens):
 
 
 def test_token_by_token_through_the_cache(pair, tokens):
-    """Prompts of three lengths behind the prefix; each row goes on right behind its own last token."""
+    """Prompts of three lengths behind the prefix; each row goes on right behind its own last token, by one and by two in turn."""
     student, expected = pair
     decoder = student.merge(student.adapter, student.base)
     lengths, steps, everyone = np.array([PROMPT, 11, 1]), 28, np.arange(ROWS)
     prompts = tokens[:, PREFIX : PREFIX + PROMPT]
-    prefill = jax.jit(lambda prompts, lengths, prefix: decoder.prefill(prompts, lengths, prefix, steps))
-    last, cache = prefill(jnp.asarray(prompts), jnp.asarray(lengths), jnp.asarray(tokens[0, :PREFIX]))
+    prefill = jax.jit(lambda prompts, lengths, prefix: decoder.prefill(prompts, lengths, prefix, steps + 1))
+    prefix = jax.jit(decoder.read_prefix)(jnp.asarray(tokens[0, :PREFIX]))
+    last, cache = prefill(jnp.asarray(prompts), jnp.asarray(lengths), prefix)
     decode = jax.jit(decoder.decode)
-    for step in range(steps):
-        position = PREFIX + lengths + step
+    position, width = PREFIX + lengths, 1
+    while (position < PREFIX + lengths + steps).all():
         logits = last @ decoder.head.T
-        np.testing.assert_allclose(logits, expected[everyone, position - 1], err_msg=f"step {step}", **TOLERANCE)
-        last, cache = decode(jnp.asarray(tokens[everyone, position]), cache)
+        np.testing.assert_allclose(logits, expected[everyone, position - 1], err_msg=f"{position}", **TOLERANCE)
+        new = tokens[everyone[:, None], position[:, None] + np.arange(width)]
+        last, cache = decode(jnp.asarray(new), jnp.full(ROWS, width), cache)
+        position, width = position + width, 3 - width
 
 
 def test_the_window_and_the_biases_change_these_logits(tokens, tmp_path):

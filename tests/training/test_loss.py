@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_helpers import PAD
+from training_helpers import PAD, random_examples, tiny_student
 
+from kdjax.student import REMAT
 from kdjax.student.dropout import Dropout
 from kdjax.training import lay_out, plan_groups, target_nll, token_losses
 from kdjax.training.loss import CHUNK
@@ -86,3 +89,25 @@ def test_the_bucket_does_not_move_dropout():
     kept = np.asarray(long(x))
     prefix, rows = kept[:3], kept[3:].reshape(2, 16, 5)
     np.testing.assert_array_equal(short(x[: 3 + 2 * 8]), np.concatenate([prefix, rows[:, :8].reshape(16, 5)]))
+
+
+def test_what_is_kept_for_the_backward_pass_changes_memory_and_nothing_else(tmp_path):
+    """Policies of `remat`: the same loss and gradients; "full" needs the least room, "none" the most."""
+    student = tiny_student(tmp_path / "tiny")
+    examples = random_examples("a", 4, prefix=5)
+    [batch] = lay_out(examples, plan_groups(examples, 1), 4, 1, PAD)
+    rows = jax.tree.map(lambda array: array[0], batch.rows)
+
+    def program(remat):
+        def loss(adapter):
+            return token_losses(student.graph, adapter, student.base, batch.prefix, rows, None, remat).sum()
+
+        return jax.jit(jax.value_and_grad(loss)).lower(student.adapter).compile()
+
+    programs = {remat: program(remat) for remat in REMAT}
+    (value, gradients), *others = (compiled(student.adapter) for compiled in programs.values())
+    for other_value, other_gradients in others:
+        np.testing.assert_allclose(other_value, value, rtol=1e-6)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other_gradients, gradients)
+    room = {remat: compiled.memory_analysis().temp_size_in_bytes for remat, compiled in programs.items()}
+    assert room["full"] < room["linears"] < room["none"]
