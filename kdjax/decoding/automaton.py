@@ -191,11 +191,19 @@ def _tables(rows: list[dict[int, tuple[int, int]]], distance: np.ndarray, vocab_
     class_of_token = np.zeros(vocab_size, np.int32)
     for token, column in columns.items():
         class_of_token[token] = classes.setdefault(tuple(column), len(classes))
-    transitions = np.full((len(rows), len(classes)), -1, np.int32)
-    adds = np.zeros((len(rows), len(classes)), np.int32)
+    shape = _round_up(len(rows)), _round_up(len(classes))
+    transitions, adds = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
     for column, number in classes.items():
         for state, following, added in column:
             transitions[state, number] = following
             adds[state, number] = added
-    forced = np.array([next(iter(row)) if len(row) == 1 else -1 for row in rows], np.int32)
-    return Automaton(*(jnp.asarray(table) for table in (transitions, adds, distance, forced, class_of_token)))
+    room = np.full(shape[0], UNREACHABLE, np.int32)
+    room[: len(rows)] = distance
+    forced = np.full(shape[0], -1, np.int32)
+    forced[: len(rows)] = [next(iter(row)) if len(row) == 1 else -1 for row in rows]
+    return Automaton(*(jnp.asarray(table) for table in (transitions, adds, room, forced, class_of_token)))
+
+
+def _round_up(size: int) -> int:
+    """To a power of two, so that other sessions, with other languages, seldom need another compiled program."""
+    return 1 << (size - 1).bit_length()

@@ -17,6 +17,9 @@ from kdjax.student.quantization import QuantizedWeight
 SAVED = "linear"  # what the outputs are called where a policy decides what to keep for the backward pass
 
 
+MANY = 512  # tokens from which on it pays to add the update to the weight first
+
+
 @dataclass(frozen=True)
 class Linears:
     """What all linear maps of a decoder share: the number of layers, the dtype, and how weights and adapters are made."""
@@ -69,13 +72,15 @@ class LoRALinear(nnx.Module):
 
     def _map(self, x: Float[Array, "tokens in"], here: Here) -> Float[Array, "tokens out"]:
         weight = self.weight(x.dtype) if isinstance(self.weight, QuantizedWeight) else self.weight[...]
-        y = plain = x @ weight.T
-        if self.bias is not None:
-            y = y + self.bias[...]
+        bias = 0 if self.bias is None else self.bias[...]
         if not self.plan.rank:
-            return y
-        dropped = x if here.dropout is None else here.dropout.at(self.place)(x)
+            return x @ weight.T + bias
         scale = jnp.asarray(self.plan.scales, jnp.float32)[here.layer]
+        if here.dropout is None and not self.use_dora and x.dtype == jnp.float32 and x.shape[0] > MANY:
+            return added_first(x, weight, self.lora_A[...], self.lora_B[...], scale) + bias
+        plain = x @ weight.T
+        y = plain + bias
+        dropped = x if here.dropout is None else here.dropout.at(self.place)(x)
         down = (dropped @ self.lora_A[...].astype(x.dtype).T) * scale.astype(x.dtype)
         update = down @ self.lora_B[...].astype(x.dtype).T
         if not self.use_dora:
@@ -88,6 +93,35 @@ class LoRALinear(nnx.Module):
             ratio = jnp.where(jnp.asarray(self.plan.ranks)[here.layer] > 0, ratio, 1.0)
         ratio = ratio.astype(x.dtype)
         return y + (ratio - 1) * plain + ratio * update
+
+
+@jax.custom_vjp
+def added_first(
+    x: Float[Array, "tokens in"],
+    weight: Float[Array, "out in"],
+    a: Float[Array, "r in"],
+    b: Float[Array, "out r"],
+    scale: Float[Array, ""],
+) -> Float[Array, "tokens out"]:
+    """x (W + scale · B A)ᵀ: where there are many tokens it costs less to add the update to the weight than to each token's output.
+
+    Equal to x Wᵀ + scale · x Aᵀ Bᵀ up to float32 rounding (in bfloat16 the sum would swallow the update). W and the scale get no
+    gradient; those of A and B are skinny products, as they would be without this.
+    """
+    return x @ (weight + (scale * b) @ a).T
+
+
+def _added_forward(x, weight, a, b, scale):
+    return added_first(x, weight, a, b, scale), (x, weight, a, b, scale)
+
+
+def _added_backward(kept, dy):
+    x, weight, a, b, scale = kept
+    scaled = scale * b
+    return dy @ (weight + scaled @ a), None, (dy @ scaled).T @ x, scale * (dy.T @ (x @ a.T)), None
+
+
+added_first.defvjp(_added_forward, _added_backward)
 
 
 def row_norms(

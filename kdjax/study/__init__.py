@@ -4,6 +4,4 @@ from kdjax.study.cell import run
 from kdjax.study.generate import generate
 from kdjax.study.settings import default_workdir
 
-JOBS = {"run": run, "generate": generate}
-
-__all__ = ["JOBS", "default_workdir", "generate", "run"]
+__all__ = ["default_workdir", "generate", "run"]

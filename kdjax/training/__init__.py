@@ -1,19 +1,23 @@
 """Training: batches, loss, step, checkpoints, loop."""
 
-from kdjax.training.batches import Rows, bucket_edges, lay_out, plan_groups
+from kdjax.training.batches import MicroBatch, Rows, batch_members, bucket_edges, lay_out, plan_groups
 from kdjax.training.loop import Counts, Training, TrainSettings, preview
 from kdjax.training.loss import target_nll, token_losses
 from kdjax.training.placement import replicate
-from kdjax.training.step import Trainer
+from kdjax.training.step import Trainer, adamw, learning_rate_schedule
 
 __all__ = [
     "Counts",
+    "MicroBatch",
     "Rows",
     "TrainSettings",
     "Trainer",
     "Training",
+    "adamw",
+    "batch_members",
     "bucket_edges",
     "lay_out",
+    "learning_rate_schedule",
     "plan_groups",
     "preview",
     "replicate",

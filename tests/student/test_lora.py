@@ -11,6 +11,7 @@ from students import trained_student
 from kdjax.errors import InputError
 from kdjax.student import LoraConfig, load_student
 from kdjax.student.dropout import Dropout
+from kdjax.student.lora import added_first
 from kdjax.student.lora_config import LINEAR_NAMES, Plan
 from kdjax.student.weights_in import flat_items
 
@@ -256,3 +257,25 @@ def test_dropout_in_the_decoder(tiny, tiny_folder):
     np.testing.assert_array_equal(of(1, 2, adapter=zero), of(1, 2, adapter=zero, key=jax.random.key(1)))
     plain = jax.jit(tiny.merge(tiny.adapter, tiny.base).__call__)(np.stack([rows[1], rows[2]]), prefix)
     np.testing.assert_allclose(of(1, 2, adapter=zero), plain, atol=1e-5)
+
+
+def test_adding_the_update_to_the_weight_first_changes_only_the_order_of_sums():
+    """`added_first` against the two products, values and gradients; and that a map of many tokens takes it."""
+    rng = np.random.default_rng(0)
+    x, weight, a, b, seen = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((700, 48), (40, 48), (4, 48), (40, 4), (700, 40))
+    )
+
+    def value(function, *arguments):
+        return lambda *wanted: (function(*wanted, *arguments) * seen).sum()
+
+    def first(x, a, b):
+        return added_first(x, weight, a, b, jnp.float32(1.5))
+
+    def after(x, a, b):
+        return x @ weight.T + 1.5 * (x @ a.T) @ b.T
+
+    np.testing.assert_allclose(first(x, a, b), after(x, a, b), rtol=1e-4, atol=1e-4)
+    ours, plain = (jax.grad(value(function), argnums=(0, 1, 2))(x, a, b) for function in (first, after))
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

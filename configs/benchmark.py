@@ -1,0 +1,34 @@
+"""Throughput against PyTorch: the same training step, the real job against TRL, generation against transformers; one table.
+
+    pip install -e ".[benchmark]"
+    python launch.py --config=configs/benchmark.py
+
+Each side runs in a process of its own, and they take turns, so that the machine's moods hit both. Real data:
+
+    … --config.data.source=bundlerec --config.data.root=DIR --config.data.domains="('electronic',)"
+
+`:smoke` runs in a minute or two, with a tiny random student; its numbers mean nothing.
+"""
+
+from ml_collections.config_dict import create
+
+from configs.base import base, variant
+
+
+def get_config(arg: str = ""):
+    config = variant(base("benchmark"), arg)
+    config.job = "benchmark"
+    config.eval.max_new_tokens = 64
+    config.benchmark = create(
+        parts=("step", "job", "generation", "startup", "growth"),
+        rounds=5,  # how often each side has its turn
+        step_rows=4,
+        step_length=512,
+        pack_length=1024,  # tokens of one of TRL's packs
+        generate_batch_sizes=(8, 16, 32, 64),  # of transformers; the fastest is compared
+    )
+    if arg == "smoke":
+        config.benchmark.update(
+            rounds=2, step_length=64, generate_batch_sizes=(4,), parts=("step", "job", "generation")
+        )
+    return config

@@ -1,0 +1,162 @@
+"""The JAX side: kdjax's own training step and generator, fed by commands.
+
+python -m kdjax.benchmark.jax_side '{"task": …}' answers commands on its pipes, see `kdjax.benchmark.channel`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.benchmark.channel import Channel
+from kdjax.benchmark.workload import load
+from kdjax.decoding import Constraint, Generator
+from kdjax.student import LoraConfig, Student, load_student
+from kdjax.training import MicroBatch, Rows, Trainer, adamw, lay_out, learning_rate_schedule, plan_groups
+from kdjax.training.clock import compile_seconds
+
+MATMUL_ROWS, MATMUL_REPEATS = 2048, 10
+
+
+def main() -> None:
+    """Do the task that the settings name until the channel closes."""
+    settings, channel = json.loads(sys.argv[1]), Channel()
+    jax.config.update("jax_compilation_cache_dir", settings["xla_cache"])
+    {"step": step, "train": train, "generate": generate, "matmul": matmul}[settings["task"]](settings, channel)
+
+
+def _student(settings) -> Student:
+    return load_student(
+        settings["source"],
+        lora=LoraConfig(**settings["lora"]) if settings.get("lora") else None,
+        adapter=settings.get("adapter"),
+        dtype=settings["dtype"],
+    )
+
+
+def _trainer(student: Student, settings) -> Trainer:
+    optimizer = adamw(learning_rate_schedule(settings["learning_rate"], 1000, 0.0), 0.0, 1.0)
+    return Trainer(student.graph, student.base, optimizer, 0.0)
+
+
+def step(settings, channel: Channel) -> None:
+    """{"tokens": [[…]], "prefix"?}: one optimizer step on all next-token predictions of a batch without padding."""
+    student = _student(settings)
+    trainer = _trainer(student, settings)
+    state = trainer.init(student.adapter)
+    for command in channel:
+        compiled = compile_seconds()
+        batch = _whole_rows(np.asarray(command["tokens"], np.int32), trainer.devices)
+        state, metrics = trainer.step(state, [batch], jax.random.key(0))
+        channel.reply(loss=float(metrics["loss"]), compile_seconds=compile_seconds() - compiled)
+
+
+def _whole_rows(tokens: np.ndarray, devices: int) -> MicroBatch:
+    """Every token but the first of a row is a target; nothing is shared and nothing padded."""
+    batch, length = tokens.shape
+    positions = np.tile(np.arange(length - 1, dtype=np.int32), (batch, 1))
+    rows = Rows(
+        tokens=tokens[:, :-1],
+        lengths=np.full(batch, length - 1, np.int32),
+        positions=positions,
+        labels=tokens[:, 1:],
+        weights=np.ones(positions.shape, np.float32),
+        ids=np.arange(batch, dtype=np.int32),
+    )
+    rows = jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), rows)
+    return MicroBatch(np.zeros(0, np.int32), rows, tuple(range(batch)))
+
+
+def train(settings, channel: Channel) -> None:
+    """{"members": […]}: one optimizer step on these examples. {"warm": true}: compile all shapes. {"save": folder}: the adapter."""
+    student = _student(settings)
+    trainer = _trainer(student, settings)
+    state = trainer.init(student.adapter)
+    examples = load(settings["workload"]).train
+    groups = plan_groups(examples, settings["buckets"])
+    key = jax.random.key(0)
+
+    def batches(members: Sequence[int]) -> list[MicroBatch]:
+        chosen = [examples[i] for i in members]
+        rows = settings["micro_batch_size"]
+        return lay_out(chosen, groups, rows, trainer.devices, student.tokenizer.eos_id, ids=members)
+
+    for command in channel:
+        compiled = compile_seconds()
+        if "save" in command:
+            student.adapter = state.adapter
+            student.save_adapter(command["save"])
+            channel.reply()
+            continue
+        if "warm" in command:
+            spare = trainer.init(student.adapter)  # what is learnt from the warm-up is thrown away
+            for shape in {
+                batch.rows.tokens.shape: batch for i in range(len(examples)) for batch in batches([i])
+            }.values():
+                spare, metrics = trainer.step(spare, [shape], key)
+            channel.reply(loss=float(metrics["loss"]), compile_seconds=compile_seconds() - compiled)
+            continue
+        laid = batches(command["members"])
+        state, metrics = trainer.step(state, laid, key)
+        channel.reply(
+            loss=float(metrics["loss"]),
+            compile_seconds=compile_seconds() - compiled,
+            examples=len(command["members"]),
+            real_tokens=sum(len(examples[i]) for i in command["members"]),
+            padded_tokens=sum(batch.rows.tokens.size + trainer.devices * len(batch.prefix) for batch in laid),
+        )
+
+
+def generate(settings, channel: Channel) -> None:
+    """{"members": […], "mode"}: answers to test prompts. {"gap": [member, ids]}: the two largest logits after these ids."""
+    student = _student(settings)
+    work = load(settings["workload"])
+    generator = Generator(
+        student,
+        max_new_tokens=settings["max_new_tokens"],
+        rows_per_device=settings["batch_size"],
+        buckets=settings["buckets"],
+    )
+    for command in channel:
+        compiled = compile_seconds()
+        if "gap" in command:
+            member, ids = command["gap"]
+            tokens = [*work.test[member].prompt_ids, *ids]
+            logits = np.asarray(student.logits(np.asarray([tokens])))[0, -1]
+            channel.reply(top=np.sort(logits)[-2:].tolist())
+            continue
+        members = command["members"]
+        prompts = [work.test[i] for i in members]
+        completions = generator(
+            student.adapter, prompts, [work.n_items[i] for i in members], Constraint(command["mode"])
+        )
+        channel.reply(
+            answers=[list(completion.token_ids) for completion in completions],
+            compile_seconds=compile_seconds() - compiled,
+            real_tokens=sum(len(prompt) for prompt in prompts),
+            calls=generator.calls,
+        )
+
+
+def matmul(settings, channel: Channel) -> None:
+    """The rate of plain matrix products of the student's shapes (hidden × intermediate), flop/s: what MFU is measured against."""
+    hidden, inner = settings["shape"]
+    x = jnp.ones((MATMUL_ROWS, hidden), settings["dtype"])
+    w = jnp.ones((inner, hidden), settings["dtype"])
+    product = jax.jit(lambda x, w: x @ w.T)
+    product(x, w).block_until_ready()
+    for _ in channel:
+        started = time.perf_counter()
+        for _ in range(MATMUL_REPEATS):
+            out = product(x, w)
+        out.block_until_ready()
+        seconds = time.perf_counter() - started
+        channel.reply(rate=2 * MATMUL_ROWS * hidden * inner * MATMUL_REPEATS / seconds)
+
+
+if __name__ == "__main__":
+    main()

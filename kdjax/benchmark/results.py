@@ -1,0 +1,149 @@
+"""What the measurements say: medians, ratios with their spread, one Markdown text and one plot."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+OURS = "kdjax"
+TITLES = {"step": "The same step", "job": "The real job", "generation": "Generation"}
+FORMULA = "MFU = 4 · N · tokens computed ÷ (seconds · rate of a plain matrix product)"
+
+
+def ratios(replies: dict[str, list[dict]], side: str, ours: str) -> np.ndarray:
+    """Examples per second of `ours` over those of `side`, one ratio per round."""
+    rate = {name: np.array([row["examples"] / row["seconds"] for row in replies[name]]) for name in (ours, side)}
+    return rate[ours] / rate[side]
+
+
+def best(replies: dict[str, list[dict]]) -> str:
+    """The fastest of the other sides, by the median of its examples per second."""
+    others = [name for name in replies if not name.startswith(OURS)]
+    return max(others, key=lambda name: np.median([row["examples"] / row["seconds"] for row in replies[name]]))
+
+
+def ours_of(replies: dict[str, list[dict]]) -> str:
+    """Our side; in generation the mode that computes what the other side does."""
+    return OURS if OURS in replies else f"{OURS}, none"
+
+
+def markdown(found: dict) -> str:
+    """Everything that was measured, as one table per part with the conditions above it."""
+    machine = found["machine"]
+    work = (
+        f"{machine['model']}, N = {machine['linear_parameters'] / 1e6:.1f} million parameters in linear layers; "
+        f"{machine['examples']} {'synthetic ' if machine['synthetic'] else ''}training examples of {machine['mean_tokens']:.0f} "
+        f"tokens, of which {machine['shared_tokens']} are shared and {machine['mean_targets']:.0f} are targets. "
+        f"Plain matrix product: {machine['matmul_rate'] / 1e9:.0f} Gflop/s. {FORMULA}."
+    )
+    lines = [
+        f"**{machine['cpu']}, {machine['cores']} cores; {', '.join(machine['devices'])}; {machine['dtype']}**",
+        "",
+        ", ".join(f"{name} {value}" for name, value in machine["versions"].items()),
+        "",
+        work,
+    ]
+    for part, title in TITLES.items():
+        if part in found:
+            lines += [
+                "",
+                f"**{title}**, {_conditions(part, found)}",
+                "",
+                *_table(found[part]["replies"], machine),
+            ]
+    if "startup" in found:
+        lines += ["", "**Start-up**, from the command to the first training step:", ""]
+        lines += [f"* {name} compile cache: {seconds:.1f} s" for name, seconds in found["startup"].items()]
+    if "growth" in found:
+        lines += ["", "**Growth**, µs per token of a training step:", ""]
+        for kind, values in found["growth"].items():
+            lines.append(f"* by {kind}: " + ", ".join(f"{size}: {value:.0f}" for size, value in values.items()))
+    return "\n".join(lines) + "\n"
+
+
+def _conditions(part: str, found: dict) -> str:
+    content = found[part]
+    if part == "step":
+        return f"torch with {content['threads']} threads (the best of {', '.join(content['thread_seconds'])})"
+    if part == "job":
+        return "one optimizer step at a time, the same examples in the same order"
+    equal, ties = content["answers"]["equal"], content["answers"]["ties"]
+    sizes = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in content["batch_sizes"].items())
+    return (
+        f"greedy; without a constraint {equal} answers are equal and {ties} differ where two logits tie; "
+        f"transformers by batch size: {sizes}"
+    )
+
+
+def _table(replies: dict[str, list[dict]], machine: dict) -> list[str]:
+    headings = [
+        *("side", "examples/s", "kdjax is faster by", "real tokens/s", "padded tokens/s", "s per unit, p50", "p95"),
+        *("CPU-s", "MFU", "compile s", "peak GiB"),
+    ]
+    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * (len(headings) - 1)]
+    ours = ours_of(replies)
+    for name in sorted(replies, key=lambda name: (not name.startswith(ours), not name.startswith(OURS), name)):
+        rows = replies[name]
+        lines.append("| " + " | ".join([name, *_cells(name, rows, replies, ours, machine)]) + " |")
+    return lines
+
+
+def _cells(name: str, rows: list[dict], replies, ours: str, machine: dict) -> list[str]:
+    seconds = np.array([row["seconds"] for row in rows])
+
+    def rate(field: str) -> float | None:
+        values = [row[field] / row["seconds"] for row in rows if field in row]
+        return float(np.median(values)) if values else None
+
+    found = ratios(replies, name, ours)
+    ratio = "" if name == ours else f"{np.median(found):.2f} × [{found.min():.2f}, {found.max():.2f}]"
+    padded = rate("padded_tokens")
+    mfu = None if padded is None else 4 * machine["linear_parameters"] * padded / machine["matmul_rate"]
+    compiled = max((row.get("compile_seconds", 0.0) for row in rows), default=0.0)
+    return [
+        f"{rate('examples'):.3f}",
+        ratio,
+        _number(rate("real_tokens"), ".0f"),
+        _number(padded, ".0f"),
+        f"{np.percentile(seconds, 50):.2f}",
+        f"{np.percentile(seconds, 95):.2f}",
+        f"{np.median([row['cpu_seconds'] for row in rows]):.2f}",
+        _number(mfu if "new_tokens" not in rows[0] else None, ".0%"),
+        f"{compiled:.1f}",
+        f"{max(row['peak_bytes'] for row in rows) / 2**30:.2f}",
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def plot(found: dict, path: Path) -> None:
+    """One picture: examples per second of every side and round, and how the time per token grows."""
+    parts = [part for part in TITLES if part in found]
+    growth = found.get("growth", {})
+    panels = len(parts) + len(growth)
+    if not panels:
+        return
+    figure, axes = plt.subplots(1, panels, figsize=(4 * panels, 3.6), constrained_layout=True, squeeze=False)
+    for axis, part in zip(axes[0], parts, strict=False):
+        replies = found[part]["replies"]
+        for place, (name, rows) in enumerate(replies.items()):
+            rates = [row["examples"] / row["seconds"] for row in rows]
+            colour = "tab:blue" if name.startswith(OURS) else "tab:gray"
+            axis.barh(place, np.median(rates), color=colour, alpha=0.5)
+            axis.plot(rates, [place] * len(rates), "|", color="black", markersize=10)
+        axis.set(
+            yticks=range(len(replies)), yticklabels=list(replies), xlabel="examples per second", title=TITLES[part]
+        )
+        axis.invert_yaxis()
+    for axis, (kind, values) in zip(axes[0][len(parts) :], growth.items(), strict=True):
+        axis.plot([int(size) for size in values], list(values.values()), "o-")
+        axis.set(xlabel={"length": "tokens in a row", "rows": "rows of 256 tokens"}[kind], title="Training step")
+        axis.set(ylabel="µs per token", ylim=(0, None))
+        axis.set_xscale("log", base=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
