@@ -64,14 +64,13 @@ def base(name: str) -> ConfigDict:
             epochs=2,
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
-            micro_batch_size=4,  # examples that one device computes at a time: memory and speed, not results
+            micro_batch_tokens=4800,  # about as many as one device computes at a time: memory and speed, not results
             max_length=2048,  # most tokens of one example, prompt and target; a longer one is an error
             learning_rate=5e-4,
             warmup_ratio=0.1,  # share of the steps in which the rate rises; then it falls to zero (cosine)
             weight_decay=0.0,
             max_grad_norm=1.0,
             remat="linears",  # kept for the backward pass: "linears" (outputs of linear maps), "full" (layer inputs: least memory, slower), "none" (all)
-            buckets=4,  # row lengths to compile for, chosen so that padding is least
             checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
         ),
         eval=create(
@@ -103,6 +102,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.student.source = "tiny-random"
     config.knowledge.max_tokens = 400  # a token of the tiny model is one byte
     config.lora.r = 4
-    config.train.update(max_steps=4, batch_size=8, buckets=1)
+    config.train.update(max_steps=4, batch_size=8)
     config.eval.update(max_sessions=8, batch_size=8, buckets=1, max_new_tokens=48, constraint="items")
     return config

@@ -61,29 +61,28 @@ def _whole_rows(tokens: np.ndarray, devices: int) -> MicroBatch:
     positions = np.tile(np.arange(length - 1, dtype=np.int32), (batch, 1))
     rows = Rows(
         tokens=tokens[:, :-1],
-        lengths=np.full(batch, length - 1, np.int32),
+        starts=np.zeros((batch, length - 1), np.int32),
+        ids=np.tile(np.arange(batch, dtype=np.int32)[:, None], (1, length - 1)),
         positions=positions,
         labels=tokens[:, 1:],
         weights=np.ones(positions.shape, np.float32),
-        ids=np.arange(batch, dtype=np.int32),
     )
     rows = jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), rows)
     return MicroBatch(np.zeros(0, np.int32), rows, tuple(range(batch)))
 
 
 def train(settings, channel: Channel) -> None:
-    """{"members": […]}: one optimizer step on these examples. {"warm": true}: compile all shapes. {"save": folder}: the adapter."""
+    """{"members": […]}: one optimizer step on these examples. {"warm": [[…]]}: compile what these steps need. {"save": folder}: the adapter."""
     student = _student(settings)
     trainer = _trainer(student, settings)
     state = trainer.init(student.adapter)
     examples = load(settings["workload"]).train
-    groups = plan_groups(examples, settings["buckets"])
+    groups = plan_groups(examples, settings["micro_batch_tokens"])
     key = jax.random.key(0)
 
     def batches(members: Sequence[int]) -> list[MicroBatch]:
         chosen = [examples[i] for i in members]
-        rows = settings["micro_batch_size"]
-        return lay_out(chosen, groups, rows, trainer.devices, student.tokenizer.eos_id, ids=members)
+        return lay_out(chosen, groups, trainer.devices, student.tokenizer.eos_id, ids=members)
 
     for command in channel:
         compiled = compile_seconds()
@@ -94,10 +93,9 @@ def train(settings, channel: Channel) -> None:
             continue
         if "warm" in command:
             spare = trainer.init(student.adapter)  # what is learnt from the warm-up is thrown away
-            for shape in {
-                batch.rows.tokens.shape: batch for i in range(len(examples)) for batch in batches([i])
-            }.values():
-                spare, metrics = trainer.step(spare, [shape], key)
+            planned = (batch for members in command["warm"] for batch in batches(members))
+            for batch in {batch.rows.tokens.shape: batch for batch in planned}.values():
+                spare, metrics = trainer.step(spare, [batch], key)
             channel.reply(loss=float(metrics["loss"]), compile_seconds=compile_seconds() - compiled)
             continue
         laid = batches(command["members"])

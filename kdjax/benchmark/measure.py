@@ -52,8 +52,7 @@ class Bench:
             "dtype": config.student.dtype,
             "lora": {"r": config.lora.r, "lora_alpha": config.lora.lora_alpha},
             "learning_rate": config.train.learning_rate,
-            "micro_batch_size": config.train.micro_batch_size,
-            "buckets": config.train.buckets,
+            "micro_batch_tokens": config.train.micro_batch_tokens,
             "workload": str(self.folder / "workload.json"),
             "xla_cache": str(cache_root() / "xla"),
         }
@@ -155,7 +154,9 @@ def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
         "TRL, as it comes": {"packing": False, "gradient_checkpointing": True},
     }
     with bench.ours("train") as ours:
-        compiled = ours.ask(warm=True)["compile_seconds"]
+        compiled = ours.ask(warm=[order[r * size : (r + 1) * size] for r in range(bench.rounds + warm_up)])[
+            "compile_seconds"
+        ]
         others = {name: bench.theirs(name, "train", **trl, **variant) for name, variant in variants.items()}
         turns = {"kdjax": lambda r: ours.ask(members=order[r * size : (r + 1) * size])}
         turns |= {name: lambda r, side=side: side.ask() for name, side in others.items()}

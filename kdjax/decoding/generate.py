@@ -1,4 +1,4 @@
-"""Greedy generation on the device: prompts in the training batch format, what they all begin with read once, tokens that the automaton forces not waited for."""
+"""Greedy generation on the device: prompts in a few lengths, what they all begin with read once, tokens that the automaton forces not waited for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from kdjax.decoding.automaton import Automaton, compile_automaton, session_language
+from kdjax.decoding.batches import PromptBatch, lay_out_prompts
 from kdjax.prompting import Example
 from kdjax.student import Student
-from kdjax.training.batches import MicroBatch, lay_out, plan_groups
+from kdjax.training.batches import by_domain, common_prefix
 from kdjax.training.placement import replicated
 
 
@@ -60,17 +61,18 @@ class Generator:
     ) -> list[Completion]:
         """One completion per prompt, in order, by the student's base with `adapter`. `n_items[i]` is the number of products of prompt i; `on_batch` hears how many are done more."""
         automaton, starts = self._compile(n_items, constraint)
-        groups = plan_groups(prompts, self._buckets)
+        shared = {name: common_prefix(members) for name, members in by_domain(prompts).items()}
         prefixes = {
-            name: self._read_prefix(adapter, self._student.base, np.asarray(group.prefix, np.int32))
-            for name, group in groups.items()
-            if group.prefix
+            name: self._read_prefix(adapter, self._student.base, np.asarray(tokens, np.int32))
+            for name, tokens in shared.items()
+            if tokens
         }
         answers: list[Completion | None] = [None] * len(prompts)
-        for batch in lay_out(prompts, groups, self._rows, self._devices, self._student.tokenizer.eos_id):
+        pad_id = self._student.tokenizer.eos_id
+        for batch in lay_out_prompts(prompts, shared, self._buckets, self._rows, self._devices, pad_id):
             start = self._start_states(batch, starts)
-            prefix = prefixes.get(prompts[batch.members[0]].domain)
-            tokens, calls = self._run(adapter, self._student.base, prefix, batch.rows, automaton, start)
+            prompt = (batch.tokens, batch.lengths)
+            tokens, calls = self._run(adapter, self._student.base, prefixes.get(batch.domain), prompt, automaton, start)
             self.calls += int(np.max(calls))
             for member, ids in zip(batch.members, np.asarray(tokens).reshape(-1, self._steps), strict=False):
                 answers[member] = self._completion(ids.tolist())
@@ -83,11 +85,11 @@ class Generator:
         languages = [session_language(constraint.mode, n, constraint.marker) for n in n_items]
         return compile_automaton(languages, self._student.tokenizer, self._student.config.vocab_size, self._steps)
 
-    def _start_states(self, batch: MicroBatch, starts: list[int]) -> np.ndarray:
+    def _start_states(self, batch: PromptBatch, starts: list[int]) -> np.ndarray:
         """The automaton's start state of each row; -1 marks a row of padding, which is finished before it begins."""
-        states = np.full(batch.rows.ids.size, -1, np.int32)
+        states = np.full(batch.lengths.size, -1, np.int32)
         states[: len(batch.members)] = [starts[member] for member in batch.members]
-        return states.reshape(batch.rows.ids.shape)
+        return states.reshape(batch.lengths.shape)
 
     def _completion(self, ids: list[int]) -> Completion:
         tokenizer = self._student.tokenizer
@@ -98,11 +100,12 @@ class Generator:
     def _prefix(self, adapter, base, tokens):
         return nnx.merge(self._student.graph, adapter, base).read_prefix(tokens)
 
-    def _decode(self, adapter, base, prefix, rows, automaton: Automaton | None, start):
+    def _decode(self, adapter, base, prefix, prompt, automaton: Automaton | None, start):
         """[batch, steps] token ids, padded with the end-of-turn token, and how often the model was called after the prompts."""
         decoder = nnx.merge(self._student.graph, adapter, base)
         eos_ids = jnp.asarray(self._student.tokenizer.eos_ids)
-        batch = rows.tokens.shape[0]
+        tokens, lengths = prompt
+        batch = tokens.shape[0]
         lines = jnp.arange(batch)
 
         def write(answers: _Answers, token, where) -> _Answers:
@@ -155,7 +158,7 @@ class Generator:
         out = jnp.full((batch, self._steps), eos_ids[0], jnp.int32)
         answers = _Answers(out, none, none, jnp.maximum(start, 0), none, start < 0)
         # One more than is ever written: two may be read where one is left.
-        hidden, cache = decoder.prefill(rows.tokens, rows.lengths, prefix, self._steps + 1)
+        hidden, cache = decoder.prefill(tokens, lengths, prefix, self._steps + 1)
         carry = (none[0], choose(hidden, answers), cache)
         calls, answers, _ = jax.lax.while_loop(lambda carry: ~jnp.all(carry[1].done), body, carry)
         return answers.out, calls

@@ -6,7 +6,7 @@ never repeated.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 BLOCK = (
     64  # queries per static block: keys stop at the block's end, so about half of the score matrix is never computed
@@ -47,8 +47,12 @@ def causal_attention(
     values: Float[Array, "kv batch length head_dim"],
     prefix: tuple[Float[Array, "kv keys head_dim"], Float[Array, "kv keys head_dim"]] | None = None,
     window: int | None = None,
+    starts: Int[Array, "batch length"] | None = None,
 ) -> Float[Array, "kv batch length group head_dim"]:
-    """Causal attention of each row to itself, and to a shared prefix where one is given; with `window`, at most to so many last tokens."""
+    """Causal attention of each row to itself, and to a shared prefix where one is given; with `window`, at most to so many last tokens.
+
+    With `starts`, a row holds several examples, and a token sees its own example alone: from where it starts.
+    """
     kv, batch, length, group, head_dim = query.shape
     blocks = []
     for start in range(0, length, BLOCK):
@@ -57,10 +61,14 @@ def causal_attention(
         position = jnp.repeat(jnp.arange(start, stop), group)
         distance = position[:, None] - jnp.arange(stop)
         seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        place = position[:, None]
+        if starts is not None:
+            first = jnp.repeat(starts[:, start:stop], group, axis=1)[..., None]  # [batch, rows, 1]
+            seen, place = seen & (jnp.arange(stop) >= first), place - first
         segments: list[Segment] = [(keys[:, :, :stop], values[:, :, :stop], seen)]
         if prefix is not None:
             size = prefix[0].shape[1]
-            near = None if window is None else size + position[:, None] - jnp.arange(size) < window
+            near = None if window is None else size + place - jnp.arange(size) < window
             segments.insert(0, (*prefix, near))
         out = attend(rows, segments)
         blocks.append(out.reshape(kv, batch, stop - start, group, head_dim))

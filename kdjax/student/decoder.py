@@ -28,11 +28,15 @@ REMAT = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the flat token axis is cut: `prefix` shared tokens, then `batch` examples of `length` tokens each."""
+    """How the flat token axis is cut: `prefix` shared tokens, then `batch` rows of `length` tokens each.
+
+    A row is one example, or with `starts` several: for each token, where its example begins.
+    """
 
     prefix: int
     batch: int
     length: int
+    starts: Int[Array, "batch length"] | None = None
 
 
 class RMSNorm(nnx.Module):
@@ -95,7 +99,7 @@ class Attention(nnx.Module):
             out = causal_attention(*shared, window=self.config.sliding_window)
             outputs.append(jnp.moveaxis(out[:, 0], 0, 1).reshape(layout.prefix, -1))
         own_kv = (own(keys), own(values))
-        out = causal_attention(own(query), *own_kv, prefix, self.config.sliding_window)
+        out = causal_attention(own(query), *own_kv, prefix, self.config.sliding_window, layout.starts)
         outputs.append(jnp.moveaxis(out, 0, 2).reshape(layout.batch * layout.length, -1))
         return self.o_proj(jnp.concatenate(outputs), here), own_kv
 
@@ -182,13 +186,14 @@ class Decoder(nnx.Module):
         prefix: Int[Array, " prefix"] | None = None,
         dropout: Dropout | None = None,
         remat: str = "linears",
+        starts: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length hidden"]:
-        """Last hidden states (after the final norm) of each example behind the shared prefix.
+        """Last hidden states (after the final norm) of each row behind the shared prefix; with `starts` a row holds several examples.
 
         Rows are padded on the right: causality keeps padding from every position before it, what stands at padded
         positions means nothing. `remat` is one of REMAT.
         """
-        x, layout, rope = self._embed(tokens, prefix)
+        x, layout, rope = self._embed(tokens, prefix, starts=starts)
         graph, stack = self._stack()
 
         def layer(x, inputs):
@@ -246,19 +251,20 @@ class Decoder(nnx.Module):
         x, (keys, values) = jax.lax.scan(layer, x, (stack, prefix))
         return x, keys, values
 
-    def _embed(self, tokens, prefix, offset: int = 0):
+    def _embed(self, tokens, prefix, offset: int = 0, starts=None):
         """The flat token axis [prefix + batch · length, hidden], how it is cut, and its rotary tables.
 
         `offset` tokens were read before.
         """
         batch, length = tokens.shape
         prefix_length = 0 if prefix is None else prefix.shape[0]
-        own = jnp.tile(jnp.arange(offset + prefix_length, offset + prefix_length + length), batch)
+        places = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+        own = (offset + prefix_length + (places if starts is None else places - starts)).reshape(-1)
         flat, positions = tokens.reshape(-1), own
         if prefix_length:
             flat, positions = jnp.concatenate([prefix, flat]), jnp.concatenate([jnp.arange(prefix_length), own])
         rope = rope_tables(self.config.rope, self.config.head_dim, positions)
-        return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length), rope
+        return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length, starts), rope
 
     def _stack(self) -> tuple[nnx.GraphDef, tuple[Int[Array, " layers"], nnx.State]]:
         """What the scans run over: each layer's number and its slice of the parameters."""

@@ -56,9 +56,8 @@ def check(config: ConfigDict) -> None:
         1: (
             "train.epochs",
             "train.batch_size",
-            "train.micro_batch_size",
+            "train.micro_batch_tokens",
             "train.max_length",
-            "train.buckets",
             "train.checkpoint_every",
         )
         + (

@@ -1,6 +1,6 @@
 """Training: batches, loss, step, checkpoints, loop."""
 
-from kdjax.training.batches import MicroBatch, Rows, batch_members, bucket_edges, lay_out, plan_groups
+from kdjax.training.batches import MicroBatch, Rows, batch_members, lay_out, plan_groups
 from kdjax.training.loop import Counts, Training, TrainSettings, preview
 from kdjax.training.loss import target_nll, token_losses
 from kdjax.training.placement import replicate
@@ -15,7 +15,6 @@ __all__ = [
     "Training",
     "adamw",
     "batch_members",
-    "bucket_edges",
     "lay_out",
     "learning_rate_schedule",
     "plan_groups",

@@ -1,11 +1,12 @@
-"""The one batch format: a shared prefix [P] once, then rows [B, S] in a few length buckets, with their target positions [B, T].
+"""The one batch format: a shared prefix [P] once, then rows [B, S] that each hold several examples, with their target positions [B, T].
 
-Which examples make up step t depends on (seed, t) alone. How they are laid out (buckets, micro-batches, devices) changes
-nothing but rounding: the loss is a sum over target tokens divided by their number.
+Which examples make up step t depends on (seed, t) alone. How they are laid out (rows, micro-batches, devices) changes
+nothing but rounding: the loss is a sum over target tokens divided by their number, and no example sees another.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import jax
 import numpy as np
@@ -14,28 +15,31 @@ from jaxtyping import Float, Int
 from kdjax.prompting import Example
 
 ALIGN = 8  # row lengths and target budgets are multiples of this
+ROW = 256  # tokens that a row has at least, so that short examples leave little of it empty
+SPARE = 1.5  # targets that a row has room for, relative to what it holds on average
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rows:
-    """Right-padded examples behind a shared prefix; arrays may carry a leading device axis.
+    """Examples one after the other in rows, behind a shared prefix; arrays may carry a leading device axis.
 
-    `positions[b, t]` is where in row b the label `labels[b, t]` is predicted from (the token before it); `weights` is 1
-    for a target and 0 for padding. `ids` are the examples' numbers in the training set, -1 for a row of padding.
+    `starts` says for each token where in the row its example begins, `ids` the example's number in the training set; -1 and
+    its own place for padding. `positions[b, t]` is where in row b the label `labels[b, t]` is predicted from (the token
+    before it); `weights` is 1 for a target and 0 for padding.
     """
 
     tokens: Int[np.ndarray, "*devices batch length"]
-    lengths: Int[np.ndarray, "*devices batch"]
+    starts: Int[np.ndarray, "*devices batch length"]
+    ids: Int[np.ndarray, "*devices batch length"]
     positions: Int[np.ndarray, "*devices batch targets"]
     labels: Int[np.ndarray, "*devices batch targets"]
     weights: Float[np.ndarray, "*devices batch targets"]
-    ids: Int[np.ndarray, "*devices batch"]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that share a prefix. `members` names the real rows, in order, by their place in the list that was planned."""
+    """Rows that share a prefix. `members` names their examples by their place in the list that was laid out."""
 
     prefix: Int[np.ndarray, " prefix"]
     rows: Rows
@@ -43,19 +47,31 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A static shape of rows: at most `length` tokens and `targets` targets each."""
-
-    length: int
-    targets: int
-
-
-@dataclass(frozen=True)
 class Group:
-    """All examples of one domain: their common prefix, and the buckets that the rest of each fits into."""
+    """How the examples of one domain are laid out: their common prefix, and rows of `length` tokens with room for `targets`.
+
+    A device computes at most `rows` of them at a time.
+    """
 
     prefix: tuple[int, ...]
-    buckets: tuple[Bucket, ...]
+    length: int
+    targets: int
+    rows: int
+
+
+def common_prefix(examples: Sequence[Example]) -> tuple[int, ...]:
+    """The longest that all prompts share; each keeps at least one token of its own, from which its first target is predicted."""
+    first, last = min(example.prompt_ids for example in examples), max(example.prompt_ids for example in examples)
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: min(shared, min(len(example.prompt_ids) for example in examples) - 1)]
+
+
+def by_domain(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """The examples of each domain, in their order."""
+    domains: dict[str, list[Example]] = {}
+    for example in examples:
+        domains.setdefault(example.domain, []).append(example)
+    return domains
 
 
 def own_tokens(example: Example, prefix: int) -> tuple[int, ...]:
@@ -64,112 +80,82 @@ def own_tokens(example: Example, prefix: int) -> tuple[int, ...]:
     return tokens[:-1] if example.completion_ids else tokens
 
 
-def plan_groups(examples: Sequence[Example], buckets: int) -> dict[str, Group]:
-    """Domain → its prefix and at most `buckets` buckets, chosen so that the padding over all examples is smallest.
-
-    The prefix is the longest that all prompts of the domain share; each keeps at least one prompt token of its own, from
-    which its first target is predicted.
-    """
-    domains: dict[str, list[Example]] = {}
-    for example in examples:
-        domains.setdefault(example.domain, []).append(example)
-    return {domain: _plan_group(members, buckets) for domain, members in domains.items()}
+def plan_groups(examples: Sequence[Example], micro_batch_tokens: int) -> dict[str, Group]:
+    """Domain → how its examples are laid out, in micro-batches of about so many tokens (and one row at least)."""
+    return {domain: _plan_group(members, micro_batch_tokens) for domain, members in by_domain(examples).items()}
 
 
-def _plan_group(examples: list[Example], buckets: int) -> Group:
-    first, last = min(example.prompt_ids for example in examples), max(example.prompt_ids for example in examples)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    shared = min(shared, min(len(example.prompt_ids) for example in examples) - 1)
-    lengths = [_align(len(own_tokens(example, shared))) for example in examples]
-    chosen = []
-    for edge in bucket_edges(lengths, buckets):
-        targets = max(
-            len(example.completion_ids) for example, length in zip(examples, lengths, strict=True) if length <= edge
-        )
-        chosen.append(Bucket(edge, _align(targets)))
-    return Group(first[:shared], tuple(chosen))
-
-
-def bucket_edges(lengths: Sequence[int], count: int) -> list[int]:
-    """The at most `count` upper edges, ascending, that cover all lengths with the least total padding (dynamic programme)."""
-    edges, frequency = np.unique(lengths, return_counts=True)
-    seen = np.concatenate([[0], np.cumsum(frequency)])
-    cost = [
-        seen[1:] * edges
-    ]  # cost[k][j]: padded tokens of all lengths <= edges[j] in k + 1 buckets, the last ending at j
-    came_from = []
-    for _ in range(min(count, len(edges)) - 1):
-        step = np.array(
-            [
-                [cost[-1][i] + (seen[j + 1] - seen[i + 1]) * edges[j] if i < j else np.inf for i in range(len(edges))]
-                for j in range(len(edges))
-            ]
-        )
-        came_from.append(step.argmin(axis=1))
-        cost.append(step.min(axis=1))
-    level, last, chosen = int(np.argmin([c[-1] for c in cost])), len(edges) - 1, []
-    for k in range(level, -1, -1):
-        chosen.append(int(edges[last]))
-        last = came_from[k - 1][last] if k else last
-    return chosen[::-1]
+def _plan_group(examples: list[Example], micro_batch_tokens: int) -> Group:
+    prefix = common_prefix(examples)
+    lengths = [len(own_tokens(example, len(prefix))) for example in examples]
+    counts = [len(example.completion_ids) for example in examples]
+    length = align(max(max(lengths), min(ROW, sum(lengths))))
+    targets = align(max(max(counts), round(SPARE * length * sum(counts) / sum(lengths))))
+    return Group(prefix, length, targets, max(1, micro_batch_tokens // length))
 
 
 def lay_out(
     examples: Sequence[Example],
     groups: dict[str, Group],
-    rows_per_device: int,
     devices: int,
     pad_id: int,
     ids: Sequence[int] | None = None,
 ) -> list[MicroBatch]:
-    """Cut examples into micro-batches of rows_per_device × devices rows, longest first, each in the smallest bucket that fits.
+    """Pack examples into rows, longest first, each into the first row with room, and the rows into as few micro-batches as may be.
 
-    Rows gain a leading device axis. Missing rows of the last micro-batch are padding. The order is a function of the
-    examples alone.
+    Rows gain a leading device axis; all micro-batches of a domain have equally many, so that the last may hold rows of
+    padding. The order is a function of the examples alone.
     """
     batches = []
     for domain in sorted({example.domain for example in examples}):
         group = groups[domain]
-        own = {
-            i: own_tokens(example, len(group.prefix)) for i, example in enumerate(examples) if example.domain == domain
-        }
-        order = sorted(own, key=lambda i: (-len(own[i]), i))
-        size = rows_per_device * devices
-        for start in range(0, len(order), size):
-            members = order[start : start + size]
-            targets = max(len(examples[i].completion_ids) for i in members)
-            bucket = next(b for b in group.buckets if b.length >= len(own[members[0]]) and b.targets >= targets)
-            rows = _rows(
-                [examples[i] for i in members],
-                [own[i] for i in members],
-                bucket,
-                size,
-                pad_id,
-                [ids[i] if ids else i for i in members],
-            )
-            rows = jax.tree.map(lambda array: array.reshape(devices, rows_per_device, *array.shape[1:]), rows)
-            batches.append(MicroBatch(np.asarray(group.prefix, np.int32), rows, tuple(members)))
+        packed = _pack([i for i, example in enumerate(examples) if example.domain == domain], examples, group)
+        count = -(-len(packed) // (group.rows * devices))
+        per_device = -(-len(packed) // (count * devices))
+        for start in range(0, len(packed), per_device * devices):
+            chosen = packed[start : start + per_device * devices]
+            rows = _rows(examples, chosen, group, per_device * devices, pad_id, ids or range(len(examples)))
+            rows = jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), rows)
+            batches.append(MicroBatch(np.asarray(group.prefix, np.int32), rows, tuple(chain.from_iterable(chosen))))
     return batches
 
 
+def _pack(members: list[int], examples: Sequence[Example], group: Group) -> list[list[int]]:
+    """First-fit decreasing: the members of each row."""
+    size = {i: len(own_tokens(examples[i], len(group.prefix))) for i in members}
+    packed: list[list[int]] = []
+    room: list[list[int]] = []  # tokens and targets left in each row
+    for i in sorted(members, key=lambda i: (-size[i], i)):
+        targets = len(examples[i].completion_ids)
+        row = next((n for n, (tokens, labels) in enumerate(room) if tokens >= size[i] and labels >= targets), len(room))
+        if row == len(room):
+            packed.append([])
+            room.append([group.length, group.targets])
+        packed[row].append(i)
+        room[row][0] -= size[i]
+        room[row][1] -= targets
+    return packed
+
+
 def _rows(
-    examples: list[Example], own: list[tuple[int, ...]], bucket: Bucket, size: int, pad_id: int, ids: list[int]
+    examples: Sequence[Example], packed: list[list[int]], group: Group, size: int, pad_id: int, ids: Sequence[int]
 ) -> Rows:
-    tokens = np.full((size, bucket.length), pad_id, np.int32)
-    lengths = np.ones(size, np.int32)
-    positions = np.zeros((size, bucket.targets), np.int32)
-    labels = np.zeros((size, bucket.targets), np.int32)
-    weights = np.zeros((size, bucket.targets), np.float32)
-    numbers = np.full(size, -1, np.int32)
-    for row, (example, fed, number) in enumerate(zip(examples, own, ids, strict=True)):
-        count = len(example.completion_ids)
-        tokens[row, : len(fed)] = fed
-        lengths[row] = len(fed)
-        positions[row, :count] = np.arange(len(fed) - count, len(fed))
-        labels[row, :count] = example.completion_ids
-        weights[row, :count] = 1.0
-        numbers[row] = number
-    return Rows(tokens, lengths, positions, labels, weights, numbers)
+    tokens = np.full((size, group.length), pad_id, np.int32)
+    starts = np.tile(np.arange(group.length, dtype=np.int32), (size, 1))
+    numbers = np.full((size, group.length), -1, np.int32)
+    positions, labels = (np.zeros((size, group.targets), np.int32) for _ in range(2))
+    weights = np.zeros((size, group.targets), np.float32)
+    for row, members in enumerate(packed):
+        token = target = 0
+        for i in members:
+            fed, completion = own_tokens(examples[i], len(group.prefix)), examples[i].completion_ids
+            here, there = slice(token, token + len(fed)), slice(target, target + len(completion))
+            tokens[row, here], starts[row, here], numbers[row, here] = fed, token, ids[i]
+            token, target = here.stop, there.stop
+            positions[row, there] = np.arange(token - len(completion), token)
+            labels[row, there] = completion
+            weights[row, there] = 1.0
+    return Rows(tokens, starts, numbers, positions, labels, weights)
 
 
 def batch_members(count: int, batch_size: int, seed: int, step: int) -> list[int]:
@@ -185,5 +171,6 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-def _align(length: int) -> int:
+def align(length: int) -> int:
+    """`length`, rounded up to a multiple of ALIGN."""
     return -(-length // ALIGN) * ALIGN

@@ -28,12 +28,11 @@ class TrainSettings:
     epochs: int
     max_steps: int
     batch_size: int
-    micro_batch_size: int
+    micro_batch_tokens: int
     learning_rate: float
     warmup_ratio: float
     weight_decay: float
     max_grad_norm: float
-    buckets: int
     checkpoint_every: int
     remat: str = "linears"
     dropout: float = 0.0
@@ -104,7 +103,7 @@ class Training:
         self.examples, self.settings, self.total = examples, settings, settings.total_steps(len(examples))
         self._validate, self._on_start, self._on_event = validate, on_start, on_event
         self._pad_id = student.tokenizer.eos_id
-        self._groups: dict[str, Group] = plan_groups(examples, settings.buckets)
+        self._groups: dict[str, Group] = plan_groups(examples, settings.micro_batch_tokens)
         self._schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
         optimizer = adamw(self._schedule, settings.weight_decay, settings.max_grad_norm)
         self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout, settings.remat)
@@ -150,9 +149,7 @@ class Training:
     def _batches(self, step: int) -> list[MicroBatch]:
         members = batch_members(len(self.examples), self.settings.batch_size, self.settings.seed, step)
         chosen = [self.examples[i] for i in members]
-        return lay_out(
-            chosen, self._groups, self.settings.micro_batch_size, self._trainer.devices, self._pad_id, ids=members
-        )
+        return lay_out(chosen, self._groups, self._trainer.devices, self._pad_id, ids=members)
 
     def _record(self, pending) -> None:
         """Fetch a step's metrics from the device, check them and count them."""
@@ -213,10 +210,9 @@ def _copy(adapter: dict) -> dict:
 
 
 def preview(student: Student, batch: MicroBatch) -> str:
-    """One row of a micro-batch as the device gets it, decoded: what is trained on stands between ⟦ and ⟧."""
+    """The first example of a micro-batch as the device gets it, decoded: what is trained on stands between ⟦ and ⟧."""
     rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[0], batch.rows)
-    targets = rows.weights > 0
-    first = int(rows.positions[targets].min()) + 1
-    read = np.concatenate([batch.prefix, rows.tokens[:first]])
+    targets = (rows.weights > 0) & (rows.ids[rows.positions] == rows.ids[0])
+    read = np.concatenate([batch.prefix, rows.tokens[: rows.positions[targets].min() + 1]])
     decode = student.tokenizer.decode
     return f"{decode(read, skip_special_tokens=False)}⟦{decode(rows.labels[targets], skip_special_tokens=False)}⟧"

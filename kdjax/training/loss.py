@@ -69,8 +69,8 @@ def token_losses(
     decoder = nnx.merge(graph, adapter, base)
     masks = None
     if dropout is not None and dropout[0] > 0:
-        masks = Dropout.of_step(*dropout, rows.ids, prefix.shape[0], rows.tokens.shape[1])
-    hidden = decoder(rows.tokens, prefix, masks, remat)
+        masks = Dropout.of_step(*dropout, rows.ids, rows.starts, prefix.shape[0])
+    hidden = decoder(rows.tokens, prefix, masks, remat, rows.starts)
     picked = jnp.take_along_axis(hidden, rows.positions[..., None], axis=1)
     nll = target_nll(picked.reshape(-1, picked.shape[-1]), decoder.head, rows.labels.reshape(-1))
     return nll.reshape(rows.labels.shape) * rows.weights

@@ -64,6 +64,24 @@ def test_rows_behind_a_shared_prefix(pair, tokens):
     np.testing.assert_allclose(hidden @ decoder.head.T, expected[:, PREFIX:], **TOLERANCE)
 
 
+def test_several_examples_in_a_row(pair, tokens):
+    """Three cuts of other rows, one after the other behind the prefix: each as if it stood there alone."""
+    student, expected = pair
+    decoder = student.merge(student.adapter, student.base)
+    sizes = (30, 9, 17)
+    cuts = [tokens[row, PREFIX : PREFIX + size] for row, size in enumerate(sizes)]
+    starts = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    packed = np.concatenate(cuts)[None]
+    hidden = jax.jit(lambda packed, prefix, starts: decoder(packed, prefix, starts=starts))(
+        packed, tokens[0, :PREFIX], starts[None]
+    )
+    logits = np.asarray(hidden @ decoder.head.T)[0]
+    for row, (size, start) in enumerate(zip(sizes, np.unique(starts), strict=True)):
+        np.testing.assert_allclose(
+            logits[start : start + size], expected[row, PREFIX : PREFIX + size], err_msg=f"{row}", **TOLERANCE
+        )
+
+
 def test_token_by_token_through_the_cache(pair, tokens):
     """Prompts of three lengths behind the prefix; each row goes on right behind its own last token, by one and by two in turn."""
     student, expected = pair

@@ -175,7 +175,8 @@ def masks(ids, prefix=PREFIX, length=LENGTH, key=KEY, layer=0, place=0):
 
 @jax.jit(static_argnums=(4, 5))
 def _kept(ids, key, layer, place, prefix, length):
-    dropout = Dropout.of_step(RATE, key, ids, prefix, length).at(layer).at(place)
+    whole = jnp.tile(ids[:, None], (1, length))
+    dropout = Dropout.of_step(RATE, key, whole, jnp.zeros_like(whole), prefix).at(layer).at(place)
     return dropout(jnp.ones((prefix + len(ids) * length, FEATURES)))
 
 
@@ -192,6 +193,14 @@ def test_an_examples_mask_depends_on_the_example_alone():
         np.testing.assert_array_equal(other_shared, shared)
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, third)
+
+
+def test_where_in_a_row_an_example_begins_does_not_change_its_mask():
+    _, (alone,) = masks([7])
+    ids, starts = jnp.asarray([[3] * 4 + [7] * 12]), jnp.asarray([[0] * 4 + [4] * 12])
+    dropout = Dropout.of_step(RATE, KEY, ids, starts, PREFIX).at(0).at(0)
+    packed = np.asarray(dropout(jnp.ones((PREFIX + 16, FEATURES))))[PREFIX:]
+    np.testing.assert_array_equal(packed[4:], alone[:12])
 
 
 def test_padding_does_not_change_a_mask():
@@ -222,7 +231,8 @@ def test_the_decoder_asks_for_each_layers_and_each_maps_own_mask(tiny_folder, mo
     student = load_student(str(tiny_folder), lora=LoraConfig(r=2))
     asked, at = [], Dropout.at
     monkeypatch.setattr(Dropout, "at", lambda self, place: (asked.append(place), at(self, place))[1])
-    masks = Dropout.of_step(RATE, KEY, jnp.arange(2), 0, TOKENS.shape[1])
+    whole = jnp.zeros(TOKENS.shape, jnp.int32)
+    masks = Dropout.of_step(RATE, KEY, whole, whole, 0)
     jax.eval_shape(lambda tokens: student.merge(student.adapter, student.base)(tokens, None, masks), TOKENS)
     maps = {place for place in asked if isinstance(place, int)}
     assert maps == set(range(len(LINEAR_NAMES)))
@@ -245,7 +255,8 @@ def test_dropout_in_the_decoder(tiny, tiny_folder):
 
     @jax.jit
     def hidden(adapter, tokens, ids, key):
-        masks = Dropout.of_step(0.5, key, ids, prefix.shape[0], tokens.shape[1])
+        whole = jnp.tile(ids[:, None], (1, tokens.shape[1]))
+        masks = Dropout.of_step(0.5, key, whole, jnp.zeros_like(whole), prefix.shape[0])
         return student.merge(adapter, student.base)(tokens, prefix, masks)
 
     def of(*examples, adapter=student.adapter, key=KEY):

@@ -35,13 +35,13 @@ def rows() -> Rows:
         weights[row, :count] = 1
         positions[row, :count] = np.arange(LENGTHS[row] - count - 1, LENGTHS[row] - 1)
         labels[row, :count] = tokens[row, positions[row, :count] + 1]
-    return Rows(tokens, LENGTHS, positions, labels, weights, np.arange(3))
+    return Rows(tokens, np.zeros_like(tokens), np.tile(np.arange(3)[:, None], LENGTH), positions, labels, weights)
 
 
 def torch_gradients(model, rows: Rows, prefix: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
     """Summed loss over whole, unpadded rows, one after the other, and PEFT's gradients under the names on disk."""
     total = 0.0
-    for tokens, length, weights in zip(rows.tokens, rows.lengths, rows.weights, strict=True):
+    for tokens, length, weights in zip(rows.tokens, LENGTHS, rows.weights, strict=True):
         whole = torch.tensor(np.concatenate([prefix, tokens[:length]]))
         count = int(weights.sum())
         logits = model(whole[None]).logits[0, -count - 1 : -1]
@@ -126,7 +126,7 @@ def test_dropout_of_dora_follows_peft(llama_folder, monkeypatch):
     x = np.random.default_rng(0).normal(size=(7, 48)).astype(np.float32)
     dropped = np.where(np.arange(48) % 2, 2 * x, 0)
     monkeypatch.setattr(Dropout, "__call__", lambda self, x: dropped)
-    masks = Dropout.of_step(0.5, jax.random.key(0), np.arange(1), 0, 7)
+    masks = Dropout(0.5, jax.random.split(jax.random.key(0), 7))
     layer = jax.tree.map(lambda leaf: leaf[0], (student.adapter, student.base))
     linear = student.merge(*layer).layers.self_attn.q_proj
     update = weight + 2 * q["lora_B"] @ q["lora_A"]

@@ -14,7 +14,7 @@ student = tiny_student(Path(sys.argv[1]))
 examples = random_examples("a", 11, prefix=13)
 found = {"devices": jax.local_device_count()}
 # 11 examples on 4 devices, one row each: a device with other targets than its neighbour, and in the end one with none.
-batches = lay_out(examples, one_group(examples, prefix=13), 1, jax.local_device_count(), PAD)
+batches = lay_out(examples, one_group(examples, prefix=13), jax.local_device_count(), PAD)
 for name, psum in (("summed", jax.lax.psum), ("forgotten", lambda tree, axis: tree)):
     with mock.patch("jax.lax.psum", psum):
         loss, gradient = Descent(student)(batches)

@@ -1,7 +1,5 @@
 """Planning and laying out: numpy alone, no model."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,26 +7,8 @@ from hypothesis import strategies as st
 from training_helpers import PAD, random_examples
 
 from kdjax.prompting import Example
-from kdjax.training import bucket_edges, lay_out, plan_groups
-from kdjax.training.batches import batch_members, steps_per_epoch
-
-
-def padded_to(lengths, edges):
-    return sum(min(edge for edge in edges if edge >= length) for length in lengths)
-
-
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=12), st.integers(1, 4))
-def test_bucket_edges_are_the_best_of_all(lengths, count):
-    edges = bucket_edges(lengths, count)
-    assert edges == sorted(set(edges)) and len(edges) <= count and edges[-1] == max(lengths)
-    different = sorted(set(lengths))
-    every = [(*chosen, different[-1]) for k in range(count) for chosen in combinations(different[:-1], k)]
-    assert padded_to(lengths, edges) == min(padded_to(lengths, chosen) for chosen in every)
-
-
-def test_no_more_buckets_than_lengths():
-    assert bucket_edges([8, 8, 16], 5) == [8, 16]
-
+from kdjax.training import batch_members, lay_out, plan_groups
+from kdjax.training.batches import ROW, Group, steps_per_epoch
 
 tokens = st.lists(st.integers(3, 5), min_size=1, max_size=20).map(tuple)
 any_examples = st.lists(
@@ -38,68 +18,88 @@ any_examples = st.lists(
 )
 
 
-@given(any_examples, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+@given(any_examples, st.integers(1, 300), st.integers(1, 3))
 @settings(deadline=None)
-def test_every_example_is_laid_out_once_and_whole(examples, buckets, rows, devices):
-    groups = plan_groups(examples, buckets)
-    batches = lay_out(examples, groups, rows, devices, PAD)
+def test_every_example_is_laid_out_once_and_whole(examples, micro_batch_tokens, devices):
+    groups = plan_groups(examples, micro_batch_tokens)
+    batches = lay_out(examples, groups, devices, PAD)
     assert sorted(member for batch in batches for member in batch.members) == list(range(len(examples)))
     for batch in batches:
-        flat = {name: getattr(batch.rows, name).reshape(rows * devices, -1) for name in batch.rows.__dataclass_fields__}
-        assert batch.rows.tokens.shape[:2] == (devices, rows)
-        assert flat["tokens"].shape[1] % 8 == 0 and flat["labels"].shape[1] % 8 == 0
-        real = len(batch.members)
-        for row, member in enumerate(batch.members):
+        group = groups[examples[batch.members[0]].domain]
+        assert batch.rows.tokens.shape[0] == devices and batch.rows.tokens.shape[1] <= group.rows
+        rows = {name: getattr(batch.rows, name) for name in batch.rows.__dataclass_fields__}
+        rows = {name: array.reshape(-1, array.shape[-1]) for name, array in rows.items()}
+        assert rows["tokens"].shape[1] % 8 == 0 and rows["labels"].shape[1] % 8 == 0
+        of_target = np.take_along_axis(rows["ids"], rows["positions"], axis=1)
+        for member in batch.members:
             example = examples[member]
-            assert flat["ids"][row] == member
-            fed = (*batch.prefix, *flat["tokens"][row, : flat["lengths"][row, 0]])
-            weights, labels = flat["weights"][row] > 0, flat["labels"][row]
-            assert fed + (labels[weights][-1],) == example.prompt_ids + example.completion_ids
-            assert tuple(labels[weights]) == example.completion_ids
-            for position, label in zip(flat["positions"][row][weights], labels[weights], strict=True):
-                joint = example.prompt_ids + example.completion_ids
-                assert joint[len(batch.prefix) + position + 1] == label  # the token behind the one it is predicted from
-        assert not flat["weights"][real:].any() and (flat["ids"][real:] == -1).all()
-        assert (flat["tokens"][real:] == PAD).all() and (flat["lengths"] >= 1).all()
+            joint = example.prompt_ids + example.completion_ids
+            row, start = (int(places[0]) for places in np.nonzero(rows["ids"] == member))
+            here = rows["ids"][row] == member
+            assert (np.nonzero(here)[0] == start + np.arange(here.sum())).all()  # in one piece
+            assert (rows["starts"][row][here] == start).all()
+            targets = (rows["weights"][row] > 0) & (of_target[row] == member)
+            labels = tuple(rows["labels"][row][targets])
+            assert labels == example.completion_ids
+            assert (*batch.prefix, *rows["tokens"][row][here], labels[-1]) == joint
+            for position, label in zip(rows["positions"][row][targets], labels, strict=True):
+                assert (
+                    joint[len(batch.prefix) + position - start + 1] == label
+                )  # the token behind the one it is predicted from
+        empty = rows["ids"] < 0
+        assert (rows["tokens"][empty] == PAD).all()
+        assert (rows["starts"][empty] == np.nonzero(empty)[1]).all()  # padding sees itself alone
+        assert rows["weights"].sum() == sum(len(examples[member].completion_ids) for member in batch.members)
 
 
 @given(any_examples)
 def test_the_prefix_is_the_longest_that_leaves_each_prompt_a_token(examples):
-    for domain, group in plan_groups(examples, 1).items():
+    for domain, group in plan_groups(examples, 100).items():
         prompts = [example.prompt_ids for example in examples if example.domain == domain]
         size = len(group.prefix)
         assert all(prompt[:size] == group.prefix and len(prompt) > size for prompt in prompts)
         assert any(len(prompt) == size + 1 for prompt in prompts) or len({prompt[size] for prompt in prompts}) > 1
 
 
-def test_a_micro_batch_takes_the_smallest_bucket_that_fits():
-    short = [Example("a", "", "", (3, i), "", (5,)) for i in range(4, 8)]
-    long = [Example("a", "", "", (3, *range(4, 24)), "", (5,) * 10)]
-    groups = plan_groups(short + long, 2)
-    assert [(b.length, b.targets) for b in groups["a"].buckets] == [(8, 8), (32, 16)]
-    batches = lay_out(short + long, groups, 2, 1, PAD)
-    assert [batch.members for batch in batches] == [(4, 0), (1, 2), (3,)]  # longest first, then in their order
-    assert [batch.rows.tokens.shape for batch in batches] == [(1, 2, 32), (1, 2, 8), (1, 2, 8)]
-
-
-def test_prompts_without_a_target_are_fed_whole():
-    prompts = [Example("a", "", "", (3, 4, 5, 6)), Example("a", "", "", (3, 4, 7))]
-    (batch,) = lay_out(prompts, plan_groups(prompts, 1), 2, 1, PAD)
-    assert batch.prefix.tolist() == [3, 4]
-    assert [row[:n].tolist() for row, n in zip(batch.rows.tokens[0], batch.rows.lengths[0], strict=True)] == [
-        [5, 6],
-        [7],
+def test_rows_are_packed_longest_first():
+    """Own lengths 24, 17, 9, 9 and 6 into rows of 32: 24 + 6, 17 + 9, 9."""
+    sizes = (9, 17, 6, 24, 9)
+    examples = [Example("a", "", "", (3, 4 + i, *range(50, 50 + n - 2)), "", (5, 6)) for i, n in enumerate(sizes)]
+    group = Group((3,), 32, 8, 2)
+    batches = lay_out(examples, {"a": group}, 1, PAD)
+    assert [batch.members for batch in batches] == [(3, 2, 1, 0), (4,)]
+    assert [batch.rows.tokens.shape for batch in batches] == [(1, 2, 32), (1, 2, 32)]
+    assert [np.unique(row).tolist() for batch in batches for row in batch.rows.ids[0]] == [
+        [-1, 2, 3],
+        [-1, 0, 1],
+        [-1, 4],
+        [-1],
     ]
-    assert batch.rows.labels.shape[-1] == 0
+
+
+def test_a_row_takes_no_more_targets_than_it_has_room_for():
+    examples = [Example("a", "", "", (3, 4 + i), "", (5,) * 6) for i in range(4)]
+    (batch,) = lay_out(examples, {"a": Group((3,), 64, 16, 4)}, 1, PAD)
+    assert [len(np.unique(row[row >= 0])) for row in batch.rows.ids[0]] == [2, 2]
+
+
+def test_short_examples_share_long_rows():
+    """A row has room for several, and real work is laid out with little padding."""
+    examples = random_examples("a", 160, prefix=4)
+    groups = plan_groups(examples, 2048)
+    assert groups["a"].length == ROW and groups["a"].rows == 8
+    batches = lay_out(examples, groups, 1, PAD)
+    real = sum(len(example) - 4 - 1 for example in examples)
+    assert real > 0.9 * sum(batch.rows.tokens.size for batch in batches)
 
 
 def test_lay_out_follows_the_examples_alone():
     examples = random_examples("b", 5, prefix=4) + random_examples("a", 4, prefix=3)
-    groups = plan_groups(examples, 2)
-    first, second = (lay_out(examples, groups, 2, 2, PAD, ids=range(100, 109)) for _ in range(2))
+    groups = plan_groups(examples, 40)
+    first, second = (lay_out(examples, groups, 2, PAD, ids=range(100, 109)) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert one.members == other.members
-        assert one.rows.ids.ravel()[: len(one.members)].tolist() == [100 + member for member in one.members]
+        assert set(one.rows.ids.ravel()) - {-1} == {100 + member for member in one.members}
         np.testing.assert_array_equal(one.rows.tokens, other.rows.tokens)
 
 

@@ -1,6 +1,5 @@
 """12 examples in batches of 5, 5 and 2, each of up to 3 micro-batches: 3 steps per epoch, 12 steps in all, dropout on."""
 
-import math
 import os
 import random
 import signal
@@ -17,7 +16,7 @@ from training_helpers import FEW, PAD, SETTINGS, random_examples, tiny_student
 from kdjax.data import load_domain
 from kdjax.errors import InputError
 from kdjax.prompting import training_example
-from kdjax.training import Training, lay_out, plan_groups, preview
+from kdjax.training import Training, batch_members, lay_out, plan_groups, preview
 from kdjax.training.checkpoints import Checkpoints
 from kdjax.training.clock import compile_seconds
 
@@ -103,13 +102,15 @@ def test_it_learns(whole):
 
 
 def test_history_and_counts(whole):
-    progress, batches = whole.progress, math.ceil(5 / 2) + math.ceil(5 / 2) + math.ceil(2 / 2)
-    (group,) = plan_groups(EXAMPLES, 1).values()
+    progress = whole.progress
+    groups = plan_groups(EXAMPLES, SETTINGS.micro_batch_tokens)
+    steps = [batch_members(12, SETTINGS.batch_size, SETTINGS.seed, step) for step in range(STEPS)]
+    batches = [batch for step in steps for batch in lay_out([EXAMPLES[i] for i in step], groups, 1, PAD)]
     assert progress.counts() == {
         "steps": STEPS,
         "examples": 4 * 12,
         "real_tokens": 4 * sum(map(len, EXAMPLES)),
-        "padded_tokens": 4 * batches * (len(group.prefix) + 2 * group.buckets[0].length),
+        "padded_tokens": sum(len(batch.prefix) + batch.rows.tokens.size for batch in batches),
         "target_tokens": 4 * sum(len(example.completion_ids) for example in EXAMPLES),
         "seconds": progress.seconds,
         "compile_seconds": progress.compile_seconds,
@@ -220,10 +221,10 @@ def test_no_examples_are_an_error(student, tmp_path):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_preview_shows_prompt_and_target(student, devices):
-    """The longest example, which stands in the first row, put together again from prefix, row and labels."""
+    """The longest example, which stands first in the first row, put together again from prefix, row and labels."""
     sessions = load_domain("demo", "", "demo").splits["train"][:9]
     examples = [training_example(student.tokenizer, "demo", session) for session in sessions]
-    batch = lay_out(examples, plan_groups(examples, 2), 2, devices, PAD)[0]
+    batch = lay_out(examples, plan_groups(examples, 1000), devices, PAD)[0]
     shown = examples[batch.members[0]]
     assert len(batch.prefix) > 100
     assert preview(student, batch) == f"{shown.prompt}⟦{shown.completion}⟧"

@@ -11,7 +11,7 @@ from kdjax.prompting import Example
 from kdjax.sources.tiny import write_tiny_model
 from kdjax.student import LoraConfig, Student, load_student
 from kdjax.training import Trainer, TrainSettings
-from kdjax.training.batches import Bucket, Group, MicroBatch
+from kdjax.training.batches import Group, MicroBatch, align
 
 PAD = 2
 FEW = ("q_proj", "v_proj")  # where a test needs some adapter: dropout in every linear layer takes long to compile
@@ -20,12 +20,11 @@ SETTINGS = TrainSettings(
     epochs=4,
     max_steps=-1,
     batch_size=5,
-    micro_batch_size=2,
+    micro_batch_tokens=64,
     learning_rate=1e-2,
     warmup_ratio=0.1,
     weight_decay=0.01,
     max_grad_norm=1.0,
-    buckets=1,
     checkpoint_every=2,
     dropout=0.2,
 )
@@ -56,9 +55,9 @@ def random_examples(domain: str, count: int, prefix: int) -> list[Example]:
 
 
 def one_group(examples: list[Example], prefix: int) -> dict[str, Group]:
-    """A plan with prefixes of `prefix` tokens (0: none) and one bucket, the same for all domains."""
-    bucket = Bucket(-(-(max(map(len, examples)) - prefix) // 8) * 8, 16)
-    return {example.domain: Group(example.prompt_ids[:prefix], (bucket,)) for example in examples}
+    """A plan with prefixes of `prefix` tokens (0: none), and four rows at a time of the length of the longest example."""
+    length = align(max(map(len, examples)) - prefix)
+    return {example.domain: Group(example.prompt_ids[:prefix], length, 16, 4) for example in examples}
 
 
 class Descent:
