@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from kdjax.student.attention import attend, causal_attention
+from kdjax.student.attention import KEPT, attend, causal_attention
 from kdjax.student.cache import KV, Cache, CacheMasks
 from kdjax.student.dropout import Dropout
 from kdjax.student.families import DecoderConfig
@@ -17,11 +17,11 @@ from kdjax.student.lora_config import LoraConfig
 from kdjax.student.parameters import BaseParam
 from kdjax.student.rope import rope_tables, rotate
 
-# What a layer keeps for the backward pass: everything; its input and the outputs of its linear maps, of which the rest is
+# What a layer keeps for the backward pass: everything; its input and the outputs of its linear maps and of attention, of which the rest is
 # quickly recomputed; or its input alone, so that all is computed twice.
 REMAT = {
     "none": lambda layer: layer,
-    "linears": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(SAVED)),
+    "linears": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(SAVED, KEPT)),
     "full": jax.checkpoint,
 }
 

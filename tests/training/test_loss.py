@@ -101,6 +101,6 @@ def test_what_is_kept_for_the_backward_pass_changes_memory_and_nothing_else(tmp_
     (value, gradients), *others = (compiled(student.adapter) for compiled in programs.values())
     for other_value, other_gradients in others:
         np.testing.assert_allclose(other_value, value, rtol=1e-6)
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other_gradients, gradients)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), other_gradients, gradients)
     room = {remat: compiled.memory_analysis().temp_size_in_bytes for remat, compiled in programs.items()}
     assert room["full"] < room["linears"] < room["none"]

@@ -1,0 +1,88 @@
+"""What is said about measurements."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from kdjax.benchmark import results
+
+
+def reply(seconds: float, examples: int = 16, **more) -> dict:
+    timing = {"seconds": seconds, "cpu_seconds": 2 * seconds, "peak_bytes": 3 * 2**30}
+    return timing | {"examples": examples, "real_tokens": 1600, "padded_tokens": 2000} | more
+
+
+@pytest.fixture
+def found() -> dict:
+    machine = {
+        "devices": ["cpu cpu"],
+        "cpu": "A processor",
+        "cores": 2,
+        "dtype": "float32",
+        "versions": {"jax": "1.0", "torch": "2.0"},
+        "model": "a model",
+        "linear_parameters": 1_000_000,
+        "matmul_rate": 1e10,
+        "synthetic": True,
+        "examples": 160,
+        "mean_tokens": 100.0,
+        "mean_targets": 10.0,
+        "shared_tokens": 40,
+    }
+    replies = {
+        "TRL, packed": [reply(4.0), reply(8.0, examples=20), reply(4.0)],
+        "TRL, padded": [reply(10.0), reply(10.0), reply(10.0)],
+        "kdjax": [reply(2.0, compile_seconds=7.5), reply(2.0), reply(4.0)],
+    }
+    generated = {
+        "kdjax, items": [reply(0.5)],
+        "kdjax, none": [reply(1.0, new_tokens=5)],
+        "transformers": [reply(3.0, new_tokens=5)],
+    }
+    return {
+        "machine": machine,
+        "job": {"replies": replies},
+        "generation": {
+            "replies": generated,
+            "answers": {"equal": 179, "ties": 1},
+            "batch_sizes": {"8": 3.0, "16": 4.0},
+        },
+        "startup": {"cold": 15.25, "warm": 6.0},
+        "growth": {"length": {"256": 900.0, "512": 950.0}, "rows": {"1": 1000.0, "2": 800.0}},
+    }
+
+
+def test_ratios_are_of_examples_per_second_round_by_round(found):
+    replies = found["job"]["replies"]
+    np.testing.assert_allclose(results.ratios(replies, "TRL, packed", "kdjax"), [2.0, 8 / 2.5, 1.0])
+
+
+def test_the_table_compares_with_our_side_first(found):
+    text = results.markdown(found)
+    job, generation = (text.split(f"**{title}**")[1].split("\n\n")[1] for title in ("The real job", "Generation"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in job.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["kdjax", "TRL, packed", "TRL, padded"]
+    ours = dict(zip(rows[0], rows[2], strict=True))
+    assert ours["examples/s"] == "8.000" and ours["kdjax is faster by"] == "" and ours["compile s"] == "7.5"
+    assert ours["padded tokens/s"] == "1000" and ours["peak GiB"] == "3.00" and ours["CPU-s"] == "4.00"
+    assert ours["MFU"] == "40%"  # 4 · 10⁶ · 1000 tokens/s of 10¹⁰
+    assert dict(zip(rows[0], rows[3], strict=True))["kdjax is faster by"] == "2.00 × [1.00, 3.20]"
+    assert "| transformers | 5.333 | 3.00 ×" in generation  # against the mode that computes the same
+    for said in (
+        "synthetic",
+        results.FORMULA,
+        "179 answers are equal and 1 differ",
+        "cold compile cache: 15.2 s",
+        "512: 950",
+    ):
+        assert said in text
+
+
+def test_parts_that_were_not_measured_are_not_shown(found, tmp_path):
+    only = {name: copy.deepcopy(found[name]) for name in ("machine", "startup")}
+    assert "The real job" not in results.markdown(only)
+    results.plot(only, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    results.plot(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
