@@ -66,9 +66,9 @@ def test_nothing_is_compiled_after_the_warm_up(measured):
 
 
 def test_a_side_that_dies_is_told_with_its_last_words():
-    with Side("broken", "jax_side", {"task": "step", "xla_cache": "/nowhere"}) as side:  # no source is named
-        with pytest.raises(InputError, match="the side 'broken' died"):
-            side.ask(tokens=[[1, 2]])
+    settings = {"task": "step", "xla_cache": "/nowhere"}  # no source is named
+    with Side("broken", "jax_side", settings) as side, pytest.raises(InputError, match="the side 'broken' died"):
+        side.ask(tokens=[[1, 2]])
 
 
 def test_the_pytorch_side_does_not_load_jax():
