@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ def measured(tmp_path_factory):
     """(folder, what was printed) of the smoke version, all rounds and all sides."""
     for name in ("torch", "peft", "trl"):
         pytest.importorskip(name)
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs g++")
     folder = tmp_path_factory.mktemp("benchmark")
     command = [sys.executable, "launch.py", "--config=configs/benchmark.py:smoke", f"--workdir={folder / 'run'}"]
     env = os.environ | {"KDJAX_CACHE": str(folder / "cache")}
