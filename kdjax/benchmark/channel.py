@@ -3,15 +3,12 @@
 import json
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
-import kdjax
+from kdjax.child import Child, ChildDied
 from kdjax.errors import InputError
 
 
@@ -50,19 +47,10 @@ class Channel:
 class Side:
     """The benchmark's end: a process of one side, which is ready once it has answered the first time."""
 
-    def __init__(self, name: str, module: str, settings: dict[str, Any], environment: dict[str, str] | None = None):
+    def __init__(self, name: str, module: str, settings: dict[str, Any]):
         self.name = name
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
-        path = [str(Path(kdjax.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"kdjax.benchmark.{module}", json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_WAIT_POLICY": "passive"} | (environment or {}),
-            text=True,
-            encoding="utf-8",
-        )
+        # Threads of OpenMP that spin while the other side has its turn would slow it down.
+        self._child = Child(f"kdjax.benchmark.{module}", settings, {"OMP_WAIT_POLICY": "passive"})
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command and wait for its reply.
@@ -71,28 +59,15 @@ class Side:
             InputError: the process died; its last words are shown.
         """
         try:
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            self._process.wait()
-            self._stderr.seek(0)
-            words = self._stderr.read().decode(errors="replace").strip()[-2000:]
-            raise InputError(f"benchmark: the side {self.name!r} died (exit {self._process.returncode}):\n{words}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.stdin.close()
-        self._process.wait()
-        self._stderr.close()
+            return self._child.exchange(command)
+        except ChildDied as death:
+            raise InputError(f"benchmark: the side {self.name!r} died ({death})") from death
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception) -> None:
         if exception[0]:
-            self._process.kill()
-        self.close()
+            self._child.kill()
+        else:
+            self._child.close()

@@ -18,6 +18,7 @@ from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student
 from kdjax.study.settings import check
 from kdjax.study.workdir import check_workdir, claim
+from kdjax.training.batches import common_prefix
 
 PARTS = ("step", "job", "generation", "startup", "growth")
 
@@ -71,7 +72,6 @@ def _machine(bench: measure.Bench, synthetic: bool) -> dict:
     """Where and on what it was measured."""
     work, shape = bench.work, bench.shape
     attention = (shape.num_attention_heads * 2 + shape.num_key_value_heads * 2) * shape.head_dim * shape.hidden_size
-    prefix = os.path.commonprefix([example.prompt_ids for example in work.train])
     return {
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
         "cpu": _cpu_name(),
@@ -85,7 +85,7 @@ def _machine(bench: measure.Bench, synthetic: bool) -> dict:
         "examples": len(work.train),
         "mean_tokens": float(np.mean([len(example) for example in work.train])),
         "mean_targets": float(np.mean([len(example.completion_ids) for example in work.train])),
-        "shared_tokens": len(prefix),
+        "shared_tokens": len(common_prefix(work.train)),
     }
 
 

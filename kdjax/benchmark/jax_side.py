@@ -44,7 +44,7 @@ def _trainer(student: Student, settings) -> Trainer:
 
 
 def step(settings, channel: Channel) -> None:
-    """{"tokens": [[…]], "prefix"?}: one optimizer step on all next-token predictions of a batch without padding."""
+    """{"tokens": [[…]]}: one optimizer step on all next-token predictions of a batch without padding."""
     student = _student(settings)
     trainer = _trainer(student, settings)
     state = trainer.init(student.adapter)
@@ -105,7 +105,7 @@ def train(settings, channel: Channel) -> None:
             compile_seconds=compile_seconds() - compiled,
             examples=len(command["members"]),
             real_tokens=sum(len(examples[i]) for i in command["members"]),
-            padded_tokens=sum(batch.rows.tokens.size + trainer.devices * len(batch.prefix) for batch in laid),
+            padded_tokens=sum(batch.computed_tokens for batch in laid),
         )
 
 
@@ -127,7 +127,7 @@ def generate(settings, channel: Channel) -> None:
             logits = np.asarray(student.logits(np.asarray([tokens])))[0, -1]
             channel.reply(top=np.sort(logits)[-2:].tolist())
             continue
-        members = command["members"]
+        members, calls = command["members"], generator.calls
         prompts = [work.test[i] for i in members]
         completions = generator(
             student.adapter, prompts, [work.n_items[i] for i in members], Constraint(command["mode"])
@@ -136,7 +136,7 @@ def generate(settings, channel: Channel) -> None:
             answers=[list(completion.token_ids) for completion in completions],
             compile_seconds=compile_seconds() - compiled,
             real_tokens=sum(len(prompt) for prompt in prompts),
-            calls=generator.calls,
+            calls=generator.calls - calls,
         )
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +44,11 @@ class Bench:
 
     def __post_init__(self):
         save(self.work, self.folder / "workload.json")
-        self.rounds: int = self.config.benchmark.rounds
+
+    @property
+    def rounds(self) -> int:
+        """How often each side has its turn."""
+        return self.config.benchmark.rounds
 
     def ours(self, task: str, **more) -> Side:
         """A process of the JAX side."""
@@ -80,11 +87,11 @@ class Bench:
             load_student(self.files.source, lora=LoraConfig(r=1, lora_alpha=1)).save_merged(folder)  # B is zero
         return folder
 
-    def alternate(self, what: str, turns: Mapping[str, Callable[[int], dict]], rounds: int) -> Replies:
+    def alternate(self, what: str, turns: Mapping[str, Callable[[int], dict]]) -> Replies:
         """A B A B …: in each round every side does the same unit of work, alone on the machine."""
         replies: Replies = {name: [] for name in turns}
-        with Progress(rounds * len(turns), what, self.log, every=0) as progress:
-            for number in range(rounds):
+        with Progress(self.rounds * len(turns), what, self.log, every=0) as progress:
+            for number in range(self.rounds):
                 for name, turn in turns.items():
                     replies[name].append(turn(number))
                     progress.update(side=name, seconds=replies[name][-1]["seconds"])
@@ -119,7 +126,7 @@ def same_step(bench: Bench) -> dict:
         for side in (eager, compiled):
             side.ask(tokens=tokens, threads=threads)
         turns = {name: lambda _, side=side: side.ask(tokens=tokens) for name, side in sides.items()}
-        replies = bench.alternate("same step", turns, bench.rounds)
+        replies = bench.alternate("same step", turns)
     count = settings.step_rows * settings.step_length
     for name, rows in replies.items():
         for row in rows:
@@ -132,17 +139,13 @@ def same_step(bench: Bench) -> dict:
 def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
     """Optimizer steps of the real job: the same examples in the same order (a packed step holds about as many)."""
     config, work = bench.config, bench.work
-    warm_up = 1
-    order = [
-        member
-        for step in range(bench.rounds + warm_up)
-        for member in batch_members(len(work.train), config.train.batch_size, config.seed, step)
-    ]
     size = config.train.batch_size
+    # One step more than there are rounds: the first is everybody's warm-up.
+    steps = [batch_members(len(work.train), size, config.seed, step) for step in range(bench.rounds + 1)]
     trl = {
         "tokenizer": str(bench.folder / "tokenizer"),
         "eos_token": eos_token,
-        "order": order,
+        "order": list(chain.from_iterable(steps)),
         "batch_size": size,
         "pack_length": config.benchmark.pack_length,
         "scratch": str(bench.folder / "trl"),
@@ -153,22 +156,19 @@ def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
         "TRL, packed": {"packing": True, "gradient_checkpointing": False},
         "TRL, as it comes": {"packing": False, "gradient_checkpointing": True},
     }
-    with bench.ours("train") as ours:
-        compiled = ours.ask(warm=[order[r * size : (r + 1) * size] for r in range(bench.rounds + warm_up)])[
-            "compile_seconds"
-        ]
-        others = {name: bench.theirs(name, "train", **trl, **variant) for name, variant in variants.items()}
-        turns = {"kdjax": lambda r: ours.ask(members=order[r * size : (r + 1) * size])}
-        turns |= {name: lambda r, side=side: side.ask() for name, side in others.items()}
+    with ExitStack() as running:
+        ours = running.enter_context(bench.ours("train"))
+        compiled = ours.ask(warm=steps)["compile_seconds"]
+        turns = {"kdjax": lambda step: ours.ask(members=steps[step])}
+        for name, variant in variants.items():
+            side = running.enter_context(bench.theirs(name, "train", **trl, **variant))
+            turns[name] = lambda step, side=side: side.ask()
         for turn in turns.values():
             turn(0)
-        replies = bench.alternate(
-            "real job", {n: lambda r, t=t: t(r + warm_up) for n, t in turns.items()}, bench.rounds
-        )
+        after = {name: lambda number, turn=turn: turn(number + 1) for name, turn in turns.items()}
+        replies = bench.alternate("real job", after)
         replies["kdjax"][0]["compile_seconds"] = compiled
         ours.ask(save=str(bench.folder / "adapter"))
-        for side in others.values():
-            side.close()
     return {"replies": replies}
 
 
@@ -191,7 +191,7 @@ def generation(bench: Bench, threads: int, eos_ids: tuple[int, ...]) -> dict:
         compiled = {mode: jax_side.ask(members=list(range(count)), mode=mode)["compile_seconds"] for mode in modes}
         turns = {f"kdjax, {mode}": lambda r, mode=mode: jax_side.ask(members=parts[r], mode=mode) for mode in modes}
         turns["transformers"] = lambda r: torch_side.ask(members=parts[r], batch_size=best)
-        replies = bench.alternate("generation", turns, bench.rounds)
+        replies = bench.alternate("generation", turns)
         for mode in modes:
             replies[f"kdjax, {mode}"][0]["compile_seconds"] = compiled[mode]
         compared = _same_answers(jax_side, parts, replies["kdjax, none"], replies["transformers"])
@@ -223,12 +223,13 @@ def _same_answers(jax_side: Side, parts, ours: list[dict], theirs: list[dict]) -
 def start_up(bench: Bench) -> dict:
     """Seconds from the command to the first training step of the main job: with an empty compile cache, then with a full one."""
     found = {}
-    cache = bench.folder / "startup-cache"
-    cache.mkdir(exist_ok=True)
-    if not (cache / "models").exists():
-        (cache / "models").symlink_to(cache_root() / "models")
+    again = bench.folder / "startup"
+    shutil.rmtree(again, ignore_errors=True)  # of a benchmark that was killed here: cold must be cold
+    cache = again / "cache"
+    cache.mkdir(parents=True)
+    (cache / "models").symlink_to(cache_root() / "models")
     for name in ("cold", "warm"):
-        workdir = bench.folder / f"startup-{name}"
+        workdir = again / name
         command = [
             *(sys.executable, "launch.py", "--config=configs/sft_rules.py", f"--workdir={workdir}"),
             *("--config.teacher.kind=annotations", "--config.train.max_steps=1", "--config.eval.max_sessions=1"),
@@ -246,24 +247,24 @@ def start_up(bench: Bench) -> dict:
 
 
 def growth(bench: Bench) -> dict:
-    """Microseconds per token of a training step by sequence length and by rows, and host seconds per step by training examples."""
-    found = {"length": {}, "rows": {}}
+    """Microseconds per token of a training step, by the length of a single row and by the number of rows."""
+    lengths = [n for n in (256, 512, 1024, 2048, 4096) if n <= bench.shape.max_position_embeddings]
     with bench.ours("step") as side:
-        for kind, sizes in (
-            ("length", [(1, n) for n in (256, 512, 1024, 2048, 4096) if n <= bench.shape.max_position_embeddings]),
-            ("rows", [(n, 256) for n in (1, 2, 4, 8, 16)]),
-        ):
-            for rows, length in sizes:
-                tokens = _rows(bench, rows, length + 1)
-                side.ask(tokens=tokens)
-                replies = [side.ask(tokens=tokens) for _ in range(3)]
-                if any(reply["compile_seconds"] for reply in replies):
-                    raise InputError(f"benchmark: a step of {rows} × {length} was compiled again after its warm-up")
-                seconds = float(np.median(_seconds(replies)))
-                found[kind][rows if kind == "rows" else length] = 1e6 * seconds / (rows * length)
-                bench.log.say(
-                    f"growth: {rows} × {length} tokens, {found[kind][rows if kind == 'rows' else length]:.0f} µs each"
-                )
+        return {
+            "length": {length: _per_token(bench, side, 1, length) for length in lengths},
+            "rows": {rows: _per_token(bench, side, rows, 256) for rows in (1, 2, 4, 8, 16)},
+        }
+
+
+def _per_token(bench: Bench, side: Side, rows: int, length: int) -> float:
+    """Microseconds, the median of three steps after a warm-up."""
+    tokens = _rows(bench, rows, length + 1)
+    side.ask(tokens=tokens)
+    replies = [side.ask(tokens=tokens) for _ in range(3)]
+    if any(reply["compile_seconds"] for reply in replies):
+        raise InputError(f"benchmark: a step of {rows} × {length} was compiled again after its warm-up")
+    found = 1e6 * float(np.median(_seconds(replies))) / (rows * length)
+    bench.log.say(f"growth: {rows} × {length} tokens, {found:.0f} µs each")
     return found
 
 

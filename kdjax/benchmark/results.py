@@ -19,12 +19,6 @@ def ratios(replies: dict[str, list[dict]], side: str, ours: str) -> np.ndarray:
     return rate[ours] / rate[side]
 
 
-def best(replies: dict[str, list[dict]]) -> str:
-    """The fastest of the other sides, by the median of its examples per second."""
-    others = [name for name in replies if not name.startswith(OURS)]
-    return max(others, key=lambda name: np.median([row["examples"] / row["seconds"] for row in replies[name]]))
-
-
 def ours_of(replies: dict[str, list[dict]]) -> str:
     """Our side; in generation the mode that computes what the other side does."""
     return OURS if OURS in replies else f"{OURS}, none"

@@ -75,10 +75,7 @@ def _parse(path: Path, line: int, text: str) -> dict[str, Any]:
         values = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {line}: this is not JSON ({error.msg} at column {error.colno})") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a field twice, a number of thousands of digits, lists in lists in lists
+    except (ValueError, RecursionError) as error:  # a field twice, thousands of digits, lists in lists in lists
         raise InputError(f"{path}, line {line}: this row cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}, line {line}: a row must be a JSON object, {{...}}")

@@ -1,4 +1,4 @@
-"""Grouped-query attention over a shared prefix and an example's own tokens, without a mask over the long row.
+"""Grouped-query attention: of whole rows behind a shared prefix (`causal_attention`), and of the next tokens to a cache (`attend`).
 
 Layout: `kv` key/value heads first, then batch; the query heads of a group are folded into rows, so keys and values are
 never repeated.
@@ -35,15 +35,15 @@ def attend(
     scores = []
     for keys, _, mask in segments:
         pattern = "kbrd,knd->kbrn" if keys.ndim == 3 else "kbrd,kbnd->kbrn"
-        score = jnp.einsum(pattern, query, keys, preferred_element_type=jnp.float32) * scale
+        score = _product(pattern, query, keys) * scale
         scores.append(score if mask is None else jnp.where(mask, score, -jnp.inf))
-    top = jax.lax.stop_gradient(jnp.max(jnp.stack([score.max(axis=-1) for score in scores]), axis=0))[..., None]
+    top = jnp.max(jnp.stack([score.max(axis=-1) for score in scores]), axis=0)[..., None]
     out, total = 0.0, 0.0
     for score, (_, values, _) in zip(scores, segments, strict=True):
         weights = jnp.exp(score - top)
         total = total + weights.sum(axis=-1, keepdims=True)
         pattern = "kbrn,knd->kbrd" if values.ndim == 3 else "kbrn,kbnd->kbrd"
-        out = out + jnp.einsum(pattern, weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
+        out = out + _product(pattern, weights.astype(values.dtype), values)
     return (out / total).astype(query.dtype)
 
 

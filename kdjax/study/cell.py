@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from kdjax.data import Domain, describe, load_domain
 from kdjax.decoding import Generator
 from kdjax.errors import InputError
-from kdjax.knowledge import Card, keep_validated, write_cards
+from kdjax.knowledge import Card, CountTokens, keep_validated, write_cards
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
-from kdjax.sources import Tokenizer, load_tokenizer, resolve
+from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import Student, check_student, load_student
 from kdjax.study import examples as asking
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
@@ -34,10 +34,19 @@ def run(config: ConfigDict, workdir: str) -> None:
     folder = Path(workdir)
     domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
     check_workdir(folder, config, domains)
+    if (folder / "metrics.json").is_file():
+        with RunLog(folder) as log:
+            log.say(f"{config.name} → {folder}, finished")
+            _show(folder, log)
+        return
     tokenizer = load_tokenizer(resolve(config.student.source))
     shape = check_student(config.student.source, **student_settings(config))
     said: list[str] = []
-    ready = without_teacher(config, domains, folder, lambda text: len(tokenizer.encode(text)), said.append)
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    ready = without_teacher(config, domains, folder, count_tokens, said.append)
     asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
     check_teacher(config, ready)
     claim(folder, config, domains)
@@ -45,7 +54,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         log.say(f"{config.name} → {folder}")
         for text in (*map(describe, domains.values()), *said):
             log.say(text)
-        Cell(config, folder, domains, log).run(tokenizer, ready)
+        Cell(config, folder, domains, log).run(ready, count_tokens)
+        _show(folder, log)
 
 
 @dataclass
@@ -57,25 +67,22 @@ class Cell:
     domains: Mapping[str, Domain]
     log: RunLog
 
-    def run(self, tokenizer: Tokenizer, ready: Mapping[str, Cards]) -> None:
+    def run(self, ready: Mapping[str, Cards], count_tokens: CountTokens) -> None:
         """The stages, in order."""
-        if not (self.folder / "metrics.json").is_file():
-            with stage(self.log, "distil"):
-                count = lambda text: len(tokenizer.encode(text))
-                cards = distil(self.config, self.domains, ready, self.folder, count, self.log)
-            with stage(self.log, "load"):
-                student = self._load()
-            generator = Generator(
-                student,
-                max_new_tokens=self.config.eval.max_new_tokens,
-                rows_per_device=self.config.eval.batch_size,
-                buckets=self.config.eval.buckets,
-            )
-            if self.config.knowledge.keep == "validated":
-                with stage(self.log, "validate knowledge"):
-                    cards = self._validated(student, generator, cards)
-            self._train_and_evaluate(student, generator, cards)
-        self._show()
+        with stage(self.log, "distil"):
+            cards = distil(self.config, self.domains, ready, self.folder, count_tokens, self.log)
+        with stage(self.log, "load"):
+            student = self._load()
+        generator = Generator(
+            student,
+            max_new_tokens=self.config.eval.max_new_tokens,
+            rows_per_device=self.config.eval.batch_size,
+            buckets=self.config.eval.buckets,
+        )
+        if self.config.knowledge.keep == "validated":
+            with stage(self.log, "validate knowledge"):
+                cards = self._validated(student, generator, cards)
+        self._train_and_evaluate(student, generator, cards)
 
     def _load(self) -> Student:
         source, settings = self.config.student.source, student_settings(self.config)
@@ -231,11 +238,12 @@ class Cell:
             )
         return notes
 
-    def _show(self) -> None:
-        metrics = read_metrics(self.folder)
-        self.log.say(results_table(metrics))
-        self.log.say(headline(metrics))
-        self.log.say(f"report: {self.folder / 'report.html'}")
+
+def _show(folder: Path, log: RunLog) -> None:
+    metrics = read_metrics(folder)
+    log.say(results_table(metrics))
+    log.say(headline(metrics))
+    log.say(f"report: {folder / 'report.html'}")
 
 
 def read_metrics(folder: Path) -> dict:

@@ -1,16 +1,9 @@
 """The Hugging Face teacher as seen from this side: a process of its own, spoken to over pipes."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
-import kdjax
+from kdjax.child import Child, ChildDied
 from kdjax.errors import InputError
 from kdjax.sources import ModelFiles, Tokenizer, open_weights, read_config
 from kdjax.teacher.calls import Request
@@ -29,7 +22,7 @@ class HfWorker:
             raise InputError(f"teacher dtype {dtype!r}: use one of {', '.join(DTYPES)}")
         self.files, self.tokenizer, self.dtype = files, tokenizer, dtype
         self.setting: dict = {}  # device and versions, known once it runs
-        self._process: subprocess.Popen | None = None
+        self._process: Child | None = None
 
     def check(self, requests: Sequence[Request]) -> None:
         """Raise InputError if a request does not fit the model's context, before anything is asked."""
@@ -69,17 +62,7 @@ class HfWorker:
             "dtype": self.dtype,
             "eos_ids": self.tokenizer.eos_ids,
         }
-        path = [str(Path(kdjax.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "kdjax.teacher.hf_worker", json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-            text=True,
-            encoding="utf-8",
-        )
+        self._process = Child("kdjax.teacher.hf_worker", settings)
         self.setting = self._exchange()
 
     def answer(self, requests: Sequence[Request]) -> list[dict]:
@@ -104,35 +87,18 @@ class HfWorker:
         """End the process and give its memory back. It holds nothing that could be lost."""
         if self._process:
             self._process.kill()
-            self._process.wait()
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
-            self._process.stdout.close()
-            self._stderr.close()
             self._process = None
 
     def _exchange(self, message: object = None):
-        """Send a message, if there is one, and wait for the next line."""
+        """Send a message, if there is one, and wait for the reply."""
         try:
-            if message is not None:
-                self._process.stdin.write(json.dumps(message) + "\n")
-                self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+            return self._process.exchange(message)
+        except ChildDied as death:
+            self.close()
+            raise InputError(
+                f"the teacher process for {self.files.source} died (exit status {death.status}; what it answered so far is kept). "
+                f"If it ran out of memory, lower the batch size. Its last words:\n{death.last_words}"
+            ) from death
         except BaseException:  # interrupted: the reply still to come would be taken for that of the next batch
             self.close()
             raise
-        if not line.endswith("\n"):
-            raise self._died()
-        return json.loads(line)
-
-    def _died(self) -> InputError:
-        code = self._process.wait()
-        self._stderr.seek(0)
-        last_words = "\n".join(self._stderr.read().decode(errors="replace").splitlines()[-20:])
-        self.close()
-        return InputError(
-            f"the teacher process for {self.files.source} died (exit status {code}; what it answered so far is kept). "
-            f"If it ran out of memory, lower the batch size. Its last words:\n{last_words}"
-        )

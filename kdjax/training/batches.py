@@ -45,6 +45,11 @@ class MicroBatch:
     rows: Rows
     members: tuple[int, ...]
 
+    @property
+    def computed_tokens(self) -> int:
+        """What all devices compute, padding included: each its rows, and the prefix once."""
+        return self.rows.tokens.size + self.rows.tokens.shape[0] * len(self.prefix)
+
 
 @dataclass(frozen=True)
 class Group:

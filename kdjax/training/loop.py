@@ -167,9 +167,7 @@ class Training:
         progress.steps = step + 1
         progress.examples += len(members)
         progress.real_tokens += sum(len(self.examples[i]) for i in members)
-        progress.padded_tokens += sum(
-            batch.rows.tokens.size + batch.rows.tokens.shape[0] * len(batch.prefix) for batch in batches
-        )
+        progress.padded_tokens += sum(batch.computed_tokens for batch in batches)
         progress.target_tokens += round(metrics["tokens"])
         self._tell(
             {
