@@ -66,6 +66,7 @@ def _whole_rows(tokens: np.ndarray, devices: int) -> MicroBatch:
         positions=positions,
         labels=tokens[:, 1:],
         weights=np.ones(positions.shape, np.float32),
+        longest=length - 1,
     )
     rows = jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), rows)
     return MicroBatch(np.zeros(0, np.int32), rows, tuple(range(batch)))

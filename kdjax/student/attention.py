@@ -1,21 +1,19 @@
-"""Grouped-query attention: of whole rows behind a shared prefix (`causal_attention`), and of the next tokens to a cache (`attend`).
+"""Grouped-query attention: of whole examples behind a shared prefix (`causal_attention`), and of the next tokens to a cache (`attend`).
 
-Layout: `kv` key/value heads first, then batch; the query heads of a group are folded into rows, so keys and values are
-never repeated.
+Keys and values have their heads first; the query heads of a group are folded into rows, so keys and values are never
+repeated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-BLOCK = (
-    64  # queries per static block: keys stop at the block's end, so about half of the score matrix is never computed
-)
+BLOCK = 128  # queries that are computed together: keys stop at the block's end, so few scores are computed in vain
 KEPT = "attention"  # what the output and the normaliser are called where a policy decides what to keep
 
 Segment = tuple[
@@ -47,76 +45,113 @@ def attend(
     return (out / total).astype(query.dtype)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Spans:
+    """Where the examples stand on the flat token axis, and how attention goes over them.
+
+    `starts` says for each token where its example begins. A CPU goes from block to block of the flat axis: `order` lists
+    the first tokens of all blocks of queries, the examples' first blocks first, then their second ones, the n-th from
+    bounds[n] up to bounds[n + 1]. Other devices (no order, no bounds) compute rows of equal length side by side.
+    """
+
+    starts: Int[Array, " tokens"] | Int[Array, "rows length"]
+    order: Int[Array, " tokens"] | None = None
+    bounds: Int[Array, " blocks+1"] | None = None
+
+    @classmethod
+    def of(
+        cls, rows: int, length: int, starts: Int[Array, "rows length"] | None = None, longest: int | None = None
+    ) -> "Spans":
+        """`starts`: places in the row, its length for padding; None: each row is one example. None is longer than `longest`."""
+        if starts is None:
+            starts = jnp.zeros((rows, length), jnp.int32)
+        if jax.default_backend() != "cpu":
+            return cls(starts)
+        first = jnp.arange(rows)[:, None] * length
+        starts = jnp.where(starts < length, first + starts, rows * length).reshape(-1)
+        blocks = -(-(longest or length) // BLOCK)
+        offset = jnp.arange(rows * length) - starts
+        number = jnp.where((offset >= 0) & (offset % BLOCK == 0), offset // BLOCK, blocks)
+        order = jnp.argsort(number)
+        return cls(starts, order, jnp.searchsorted(number[order], jnp.arange(blocks + 1)))
+
+
 def causal_attention(
-    query: Float[Array, "kv batch length group head_dim"],
-    keys: Float[Array, "kv batch length head_dim"],
-    values: Float[Array, "kv batch length head_dim"],
+    query: Float[Array, "tokens kv group head_dim"],
+    keys: Float[Array, "kv tokens head_dim"],
+    values: Float[Array, "kv tokens head_dim"],
+    spans: Spans,
     prefix: tuple[Float[Array, "kv shared head_dim"], Float[Array, "kv shared head_dim"]] | None = None,
     window: int | None = None,
-    starts: Int[Array, "batch length"] | None = None,
-) -> Float[Array, "kv batch length group head_dim"]:
-    """Causal attention of each row to itself, and to a shared prefix where one is given; with `window`, at most to so many last tokens.
+) -> Float[Array, "tokens kv group head_dim"]:
+    """Causal attention of each example to itself, and to a shared prefix where one is given; with `window`, at most to so many last tokens.
 
-    With `starts`, a row holds several examples, and a token sees its own example alone: from where it starts. The backward
-    pass computes the weights anew from the output and the softmax's normaliser, which a checkpoint policy may keep (KEPT).
+    What comes out at padding means nothing. The backward pass computes the weights anew from the output and the softmax's
+    normaliser, which a checkpoint policy may keep (KEPT).
     """
-    kv, batch, length, _, head_dim = query.shape
-    shared = prefix or (jnp.zeros((kv, 0, head_dim), keys.dtype),) * 2
-    if starts is None:
-        starts = jnp.zeros((batch, length), jnp.int32)
-    return _causal_attention(window, query, keys, values, *shared, starts)
+    shared = prefix or (jnp.zeros((keys.shape[0], 0, keys.shape[2]), keys.dtype),) * 2
+    if spans.order is not None:
+        return _causal_attention(window, query, keys, values, *shared, spans)
+    rows = spans.starts.shape[0]
+    by_row = jax.vmap(partial(_causal_attention, window), in_axes=(0, 1, 1, None, None, 0))
+    parts = (
+        query.reshape(rows, -1, *query.shape[1:]),
+        *(part.reshape(part.shape[0], rows, -1, part.shape[2]) for part in (keys, values)),
+    )
+    return by_row(*parts, *shared, spans).reshape(query.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _causal_attention(window, query, keys, values, shared_keys, shared_values, starts):
-    return _attention_forward(window, query, keys, values, shared_keys, shared_values, starts)[0]
+def _causal_attention(window, query, keys, values, shared_keys, shared_values, spans):
+    return _attention_forward(window, query, keys, values, shared_keys, shared_values, spans)[0]
 
 
-def _attention_forward(window, query, keys, values, shared_keys, shared_values, starts):
-    def row(query, keys, values, starts):
-        """[kv, length, group, head_dim] and [kv, length, group]."""
-        keys, values = (jnp.concatenate(pair, axis=1) for pair in ((shared_keys, keys), (shared_values, values)))
-        outputs, normalisers = [], []
-        for block in _blocks(query, keys, starts, window):
-            seen_keys, seen_values = keys[:, : block.reach], values[:, : block.reach]
-            score = jnp.where(block.mask, _scores(block.of(query), seen_keys), -jnp.inf)
-            top = score.max(axis=-1, keepdims=True)
-            weights = jnp.exp(score - top)
-            total = weights.sum(axis=-1, keepdims=True)
-            out = _product("krn,knd->krd", weights.astype(values.dtype), seen_values) / total
-            outputs.append(block.back(out.astype(query.dtype)))
-            normalisers.append(block.back(top + jnp.log(total))[..., 0])
-        return jnp.concatenate(outputs, axis=1), jnp.concatenate(normalisers, axis=1)
+def _attention_forward(window, query, keys, values, shared_keys, shared_values, spans):
+    def step(block, done):
+        out, normaliser = done
+        rows, seen_keys, seen_values = (
+            block.rows(query),
+            block.seen(shared_keys, keys),
+            block.seen(shared_values, values),
+        )
+        score = jnp.where(block.mask, _scores(rows, seen_keys), -jnp.inf)
+        top = score.max(axis=-1, keepdims=True)
+        weights = jnp.exp(score - top)
+        total = weights.sum(axis=-1, keepdims=True)
+        found = _product("krn,knd->krd", weights.astype(values.dtype), seen_values) / total
+        return block.put(out, found), block.put(normaliser, top + jnp.log(total))
 
-    out, normaliser = _by_row(row, query, keys, values, starts)
+    empty = jnp.zeros_like(query), jnp.zeros((*query.shape[:-1], 1), jnp.float32)
+    out, normaliser = _each_block(step, empty, query, shared_keys, spans, window)
     out, normaliser = checkpoint_name(out, KEPT), checkpoint_name(normaliser, KEPT)
-    return out, (query, keys, values, shared_keys, shared_values, starts, out, normaliser)
+    return out, (query, keys, values, shared_keys, shared_values, spans, out, normaliser)
 
 
 def _attention_backward(window, kept, d_out):
-    query, keys, values, shared_keys, shared_values, starts, out, normaliser = kept
-    size = shared_keys.shape[1]
+    query, keys, values, shared_keys, shared_values, spans, out, normaliser = kept
+    mean = jnp.sum(d_out * out, axis=-1, keepdims=True, dtype=jnp.float32)
 
-    def row(query, keys, values, starts, out, normaliser, d_out):
-        keys, values = (jnp.concatenate(pair, axis=1) for pair in ((shared_keys, keys), (shared_values, values)))
-        d_query, d_keys, d_values = [], jnp.zeros(keys.shape, jnp.float32), jnp.zeros(values.shape, jnp.float32)
-        for block in _blocks(query, keys, starts, window):
-            seen_keys, seen_values = keys[:, : block.reach], values[:, : block.reach]
-            rows, d_rows = block.of(query), block.of(d_out)
-            score = _scores(rows, seen_keys) - block.of(normaliser[..., None])
-            weights = jnp.where(block.mask, jnp.exp(score), 0.0)
-            mean = jnp.sum(d_rows * block.of(out), axis=-1, keepdims=True, dtype=jnp.float32)
-            d_score = weights * (_product("krd,knd->krn", d_rows, seen_values) - mean) * query.shape[-1] ** -0.5
-            d_score, weights = d_score.astype(query.dtype), weights.astype(query.dtype)
-            d_query.append(block.back(_product("krn,knd->krd", d_score, seen_keys)))
-            d_keys = d_keys.at[:, : block.reach].add(_product("krn,krd->knd", d_score, rows))
-            d_values = d_values.at[:, : block.reach].add(_product("krn,krd->knd", weights, d_rows))
-        return jnp.concatenate(d_query, axis=1), d_keys, d_values
+    def step(block, done):
+        d_query, d_keys, d_values, d_shared_keys, d_shared_values = done
+        rows, seen_keys, seen_values = (
+            block.rows(query),
+            block.seen(shared_keys, keys),
+            block.seen(shared_values, values),
+        )
+        d_rows = block.rows(d_out)
+        weights = jnp.exp(_scores(rows, seen_keys) - block.rows(normaliser))
+        weights = jnp.where(block.mask & block.repeat(block.real), weights, 0.0)
+        d_score = weights * (_product("krd,knd->krn", d_rows, seen_values) - block.rows(mean)) * rows.shape[-1] ** -0.5
+        d_score, weights = d_score.astype(query.dtype), weights.astype(query.dtype)
+        d_query = block.put(d_query, _product("krn,knd->krd", d_score, seen_keys))
+        d_shared_keys, d_keys = block.add(d_shared_keys, d_keys, _product("krn,krd->knd", d_score, rows))
+        d_shared_values, d_values = block.add(d_shared_values, d_values, _product("krn,krd->knd", weights, d_rows))
+        return d_query, d_keys, d_values, d_shared_keys, d_shared_values
 
-    d_query, d_keys, d_values = _by_row(row, query, keys, values, starts, out, normaliser, d_out)
-    shared = (part[:, :, :size].sum(axis=1) for part in (d_keys, d_values))
-    gradients = (d_query, d_keys[:, :, size:], d_values[:, :, size:], *shared)
     like = (query, keys, values, shared_keys, shared_values)
+    zeros = jnp.zeros_like(query), *(jnp.zeros(part.shape, jnp.float32) for part in like[1:])
+    gradients = _each_block(step, zeros, query, shared_keys, spans, window)
     return *(gradient.astype(one.dtype) for gradient, one in zip(gradients, like, strict=True)), None
 
 
@@ -125,48 +160,78 @@ _causal_attention.defvjp(_attention_forward, _attention_backward)
 
 @dataclass(frozen=True)
 class _Block:
-    """Some queries of a row, the heads of a group as rows of one matrix; keys stop at `reach`, since later ones are never seen."""
+    """`real.size` queries from `at` on, the heads of a group as rows of one matrix, against the prefix and `reach` keys from `key_at` on.
 
-    start: int
-    stop: int
+    `real` says which queries belong to it: the others, of the next example or of a block before, keep what they have.
+    """
+
+    at: int | Int[Array, ""]
+    key_at: int | Int[Array, ""]
     reach: int
-    mask: Bool[Array, "rows reach"]
+    real: Bool[Array, " size"]
+    mask: Bool[Array, "rows shared+reach"]
 
-    def of(self, part: Float[Array, "kv length group width"]) -> Float[Array, "kv rows width"]:
-        """The block's part of an array of the whole row."""
-        return part[:, self.start : self.stop].reshape(part.shape[0], -1, part.shape[-1])
+    def rows(self, part: Float[Array, "tokens kv group width"]) -> Float[Array, "kv rows width"]:
+        """The block's part of an array over all tokens."""
+        mine = jax.lax.dynamic_slice_in_dim(part, self.at, self.real.size)
+        return jnp.moveaxis(mine, 1, 0).reshape(part.shape[1], -1, part.shape[-1])
 
-    def back(self, part: Float[Array, "kv rows width"]) -> Float[Array, "kv queries group width"]:
-        """With the group apart again."""
-        return part.reshape(part.shape[0], self.stop - self.start, -1, part.shape[-1])
+    def repeat(self, part: Shaped[Array, " size"]) -> Shaped[Array, "rows 1"]:
+        """For each row what holds for its query."""
+        return jnp.repeat(part, self.mask.shape[0] // self.real.size)[:, None]
+
+    def put(self, whole: Float[Array, "tokens kv group width"], found: Float[Array, "kv rows width"]):
+        """`whole` with what was found for the block's own queries."""
+        found = jnp.moveaxis(found.reshape(whole.shape[1], self.real.size, *whole.shape[2:]), 0, 1)
+        before = jax.lax.dynamic_slice_in_dim(whole, self.at, self.real.size)
+        mine = jnp.where(self.real[:, None, None, None], found.astype(whole.dtype), before)
+        return jax.lax.dynamic_update_slice_in_dim(whole, mine, self.at, axis=0)
+
+    def seen(self, shared: Float[Array, "kv shared head_dim"], own: Float[Array, "kv tokens head_dim"]):
+        """The prefix's keys or values, then those within reach."""
+        return jnp.concatenate([shared, jax.lax.dynamic_slice_in_dim(own, self.key_at, self.reach, axis=1)], axis=1)
+
+    def add(self, shared, own, gradient: Float[Array, "kv shared+reach head_dim"]):
+        """The sums `shared` and `own` over all keys, with what this block adds to those that it sees."""
+        size = shared.shape[1]
+        mine = jax.lax.dynamic_slice_in_dim(own, self.key_at, self.reach, axis=1) + gradient[:, size:]
+        return shared + gradient[:, :size], jax.lax.dynamic_update_slice_in_dim(own, mine, self.key_at, axis=1)
 
 
-def _blocks(query, keys, starts, window) -> Iterator[_Block]:
-    """A row's blocks of queries against its keys, which are those of the shared prefix and then its own."""
-    length, group = query.shape[1:3]
-    size = keys.shape[1] - length
-    for start in range(0, length, BLOCK):
-        stop = min(start + BLOCK, length)
-        key = jnp.arange(-size, stop)
-        place = jnp.repeat(jnp.arange(start, stop), group)[:, None]
-        first = jnp.repeat(starts[start:stop], group)[:, None]
+def _each_block(
+    step: Callable[[_Block, PyTree], PyTree], done: PyTree, query, shared, spans: Spans, window: int | None
+) -> PyTree:
+    """`step` of one block after the other, which is given what all before it have `done`."""
+    tokens, group, size = query.shape[0], query.shape[2], shared.shape[1]
+    width = min(BLOCK, tokens)
+
+    def block(at, key_at, reach: int, width: int, real) -> _Block:
+        place, own = at + jnp.arange(width), key_at + jnp.arange(reach)
+        starts = jnp.minimum(jax.lax.dynamic_slice_in_dim(spans.starts, at, width), place)  # padding sees itself
+        place, first = (jnp.repeat(part, group)[:, None] for part in (place, starts))
+        key = jnp.concatenate([jnp.arange(-size, 0), own])
         mask = (key < 0) | ((key <= place) & (key >= first))
         if window is not None:  # the prefix ends right before the example's first token, wherever that stands
             mask &= jnp.where(key < 0, place - first - key, place - key) < window
-        yield _Block(start, stop, size + stop, mask)
+        return _Block(at, key_at, reach, real, mask)
 
+    if spans.order is None:
+        for at in range(0, tokens, BLOCK):
+            reach = min(at + BLOCK, tokens)
+            done = step(block(at, 0, reach, reach - at, jnp.ones(reach - at, bool)), done)
+        return done
+    for number in range(spans.bounds.size - 1):
+        reach = min(BLOCK * (number + 1), tokens)
 
-def _by_row(function, *rows):
-    """`function` of each row, the batch being the second axis of arrays with heads, and the first of others.
+        def one(i, done, reach=reach):
+            begin = spans.order[i]
+            at, start = jnp.minimum(begin, tokens - width), spans.starts[begin]
+            mine = jax.lax.dynamic_slice_in_dim(spans.starts, at, width) == start
+            real = mine & (at + jnp.arange(width) >= begin)
+            return step(block(at, jnp.minimum(start, tokens - reach), reach, width, real), done)
 
-    On a CPU one row after the other: its scores stay in the cache, which is worth more than large products.
-    """
-    first = [part if part.ndim == 2 else jnp.moveaxis(part, 1, 0) for part in rows]
-    if jax.default_backend() == "cpu":
-        results = jax.lax.map(lambda parts: function(*parts), first)
-    else:
-        results = jax.vmap(function)(*first)
-    return jax.tree.map(lambda part: jnp.moveaxis(part, 0, 1), results)
+        done = jax.lax.fori_loop(spans.bounds[number], spans.bounds[number + 1], one, done)
+    return done
 
 
 def _scores(rows, keys):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from kdjax.student.attention import KEPT, attend, causal_attention
+from kdjax.student.attention import KEPT, Spans, attend, causal_attention
 from kdjax.student.cache import KV, Cache, CacheMasks
 from kdjax.student.dropout import Dropout
 from kdjax.student.families import DecoderConfig
@@ -28,15 +28,12 @@ REMAT = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the flat token axis is cut: `prefix` shared tokens, then `batch` rows of `length` tokens each.
-
-    A row is one example, or with `starts` several: for each token, where its example begins.
-    """
+    """How the flat token axis is cut: `prefix` shared tokens, then `batch` rows of `length` tokens each, which hold `spans`."""
 
     prefix: int
     batch: int
     length: int
-    starts: Int[Array, "batch length"] | None = None
+    spans: Spans
 
 
 class RMSNorm(nnx.Module):
@@ -87,21 +84,17 @@ class Attention(nnx.Module):
         are given.
         """
         query, keys, values = self._project(x, rope, here)
-
-        def own(part):  # [batch · length, kv, …] → [kv, batch, length, …]
-            rows = part[layout.prefix :].reshape(layout.batch, layout.length, *part.shape[1:])
-            return jnp.moveaxis(rows, 2, 0)
-
+        window, cut = self.config.sliding_window, layout.prefix
+        keys, values = (jnp.moveaxis(part, 1, 0) for part in (keys, values))
+        own = keys[:, cut:], values[:, cut:]
         outputs = []
-        if layout.prefix:
-            shared_query, *prefix = (jnp.moveaxis(part[: layout.prefix], 1, 0) for part in (query, keys, values))
-            shared = (part[:, None] for part in (shared_query, *prefix))
-            out = causal_attention(*shared, window=self.config.sliding_window)
-            outputs.append(jnp.moveaxis(out[:, 0], 0, 1).reshape(layout.prefix, -1))
-        own_kv = (own(keys), own(values))
-        out = causal_attention(own(query), *own_kv, prefix, self.config.sliding_window, layout.starts)
-        outputs.append(jnp.moveaxis(out, 0, 2).reshape(layout.batch * layout.length, -1))
-        return self.o_proj(jnp.concatenate(outputs), here), own_kv
+        if cut:
+            prefix = keys[:, :cut], values[:, :cut]
+            outputs.append(causal_attention(query[:cut], *prefix, Spans.of(1, cut), window=window))
+        outputs.append(causal_attention(query[cut:], *own, layout.spans, prefix, window))
+        out = jnp.concatenate(outputs).reshape(x.shape[0], -1)
+        rows = (part.reshape(part.shape[0], layout.batch, layout.length, -1) for part in own)
+        return self.o_proj(out, here), tuple(rows)
 
     def decode(
         self, x: Float[Array, "tokens hidden"], rope, here: Here, prefix: KV | None, prompt: KV, generated: KV, masks
@@ -187,13 +180,15 @@ class Decoder(nnx.Module):
         dropout: Dropout | None = None,
         remat: str = "linears",
         starts: Int[Array, "batch length"] | None = None,
+        longest: int | None = None,
     ) -> Float[Array, "batch length hidden"]:
-        """Last hidden states (after the final norm) of each row behind the shared prefix; with `starts` a row holds several examples.
+        """Last hidden states (after the final norm) of each row behind the shared prefix.
 
-        Rows are padded on the right: causality keeps padding from every position before it, what stands at padded
-        positions means nothing. `remat` is one of REMAT.
+        A row is one example, or with `starts` several of at most `longest` tokens: where in the row each token's example
+        begins, the row's length for padding. Rows are padded on the right: causality keeps padding from every position
+        before it, what stands at padded positions means nothing. `remat` is one of REMAT.
         """
-        x, layout, rope = self._embed(tokens, prefix, starts=starts)
+        x, layout, rope = self._embed(tokens, prefix, starts=starts, longest=longest)
         graph, stack = self._stack()
 
         def layer(x, inputs):
@@ -251,7 +246,7 @@ class Decoder(nnx.Module):
         x, (keys, values) = jax.lax.scan(layer, x, (stack, prefix))
         return x, keys, values
 
-    def _embed(self, tokens, prefix, offset: int = 0, starts=None):
+    def _embed(self, tokens, prefix, offset: int = 0, starts=None, longest=None):
         """The flat token axis [prefix + batch · length, hidden], how it is cut, and its rotary tables.
 
         `offset` tokens were read before.
@@ -264,7 +259,8 @@ class Decoder(nnx.Module):
         if prefix_length:
             flat, positions = jnp.concatenate([prefix, flat]), jnp.concatenate([jnp.arange(prefix_length), own])
         rope = rope_tables(self.config.rope, self.config.head_dim, positions)
-        return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length, starts), rope
+        spans = Spans.of(batch, length, starts, longest)
+        return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length, spans), rope
 
     def _stack(self) -> tuple[nnx.GraphDef, tuple[Int[Array, " layers"], nnx.State]]:
         """What the scans run over: each layer's number and its slice of the parameters."""

@@ -2,10 +2,13 @@
 
 Which examples make up step t depends on (seed, t) alone. How they are laid out (rows, micro-batches, devices) changes
 nothing but rounding: the loss is a sum over target tokens divided by their number, and no example sees another.
+
+A CPU gets one long row per micro-batch, which leaves next to nothing empty, since its attention goes from example to
+example. Other devices compute whole rows at once, and get rows as long as the longest example.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import jax
@@ -15,7 +18,9 @@ from jaxtyping import Float, Int
 from kdjax.prompting import Example
 
 ALIGN = 8  # row lengths and target budgets are multiples of this
-ROW = 256  # tokens that a row has at least, so that short examples leave little of it empty
+ROW = (
+    256  # tokens that a row has at least, and a single long row has a multiple of: each length is a program of its own
+)
 SPARE = 1.5  # targets that a row has room for, relative to what it holds on average
 
 
@@ -24,9 +29,9 @@ SPARE = 1.5  # targets that a row has room for, relative to what it holds on ave
 class Rows:
     """Examples one after the other in rows, behind a shared prefix; arrays may carry a leading device axis.
 
-    `starts` says for each token where in the row its example begins, `ids` the example's number in the training set; -1 and
-    its own place for padding. `positions[b, t]` is where in row b the label `labels[b, t]` is predicted from (the token
-    before it); `weights` is 1 for a target and 0 for padding.
+    `starts` says for each token where in the row its example begins, `ids` the example's number in the training set; for
+    padding the row's length and -1. `positions[b, t]` is where in row b the label `labels[b, t]` is predicted from (the
+    token before it); `weights` is 1 for a target and 0 for padding. No example has more than `longest` tokens.
     """
 
     tokens: Int[np.ndarray, "*devices batch length"]
@@ -35,6 +40,7 @@ class Rows:
     positions: Int[np.ndarray, "*devices batch targets"]
     labels: Int[np.ndarray, "*devices batch targets"]
     weights: Float[np.ndarray, "*devices batch targets"]
+    longest: int = field(metadata={"static": True})
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,21 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Group:
-    """How the examples of one domain are laid out: their common prefix, and rows of `length` tokens with room for `targets`.
+    """How the examples of one domain are laid out: their common prefix, then rows in micro-batches of about `tokens` per device.
 
-    A device computes at most `rows` of them at a time.
+    Rows are `length` tokens long; where that is None, a micro-batch is one row, as long as it has to be. No example has
+    more than `longest` tokens of its own; `density` is the room for targets that a row has for each of its tokens.
     """
 
     prefix: tuple[int, ...]
-    length: int
-    targets: int
-    rows: int
+    longest: int
+    density: float
+    tokens: int
+    length: int | None
+
+    def targets(self, length: int) -> int:
+        """How many a row of so many tokens has room for."""
+        return align(round(self.density * length))
 
 
 def common_prefix(examples: Sequence[Example]) -> tuple[int, ...]:
@@ -85,18 +97,25 @@ def own_tokens(example: Example, prefix: int) -> tuple[int, ...]:
     return tokens[:-1] if example.completion_ids else tokens
 
 
-def plan_groups(examples: Sequence[Example], micro_batch_tokens: int) -> dict[str, Group]:
-    """Domain → how its examples are laid out, in micro-batches of about so many tokens (and one row at least)."""
-    return {domain: _plan_group(members, micro_batch_tokens) for domain, members in by_domain(examples).items()}
+def plan_groups(examples: Sequence[Example], micro_batch_tokens: int, one_row: bool | None = None) -> dict[str, Group]:
+    """Domain → how its examples are laid out, in micro-batches of about so many tokens (and one row at least).
+
+    `one_row`: each micro-batch is a single row; None: on a CPU.
+    """
+    if one_row is None:
+        one_row = jax.default_backend() == "cpu"
+    return {
+        domain: _plan_group(members, micro_batch_tokens, one_row) for domain, members in by_domain(examples).items()
+    }
 
 
-def _plan_group(examples: list[Example], micro_batch_tokens: int) -> Group:
+def _plan_group(examples: list[Example], micro_batch_tokens: int, one_row: bool) -> Group:
     prefix = common_prefix(examples)
     lengths = [len(own_tokens(example, len(prefix))) for example in examples]
     counts = [len(example.completion_ids) for example in examples]
     length = align(max(max(lengths), min(ROW, sum(lengths))))
-    targets = align(max(max(counts), round(SPARE * length * sum(counts) / sum(lengths))))
-    return Group(prefix, length, targets, max(1, micro_batch_tokens // length))
+    density = max(max(counts) / length, SPARE * sum(counts) / sum(lengths))
+    return Group(prefix, max(lengths), density, micro_batch_tokens, None if one_row else length)
 
 
 def lay_out(
@@ -106,50 +125,76 @@ def lay_out(
     pad_id: int,
     ids: Sequence[int] | None = None,
 ) -> list[MicroBatch]:
-    """Pack examples into rows, longest first, each into the first row with room, and the rows into as few micro-batches as may be.
+    """Pack examples into as few rows as may be, and the rows into as few micro-batches.
 
-    Rows gain a leading device axis; all micro-batches of a domain have equally many, so that the last may hold rows of
+    Rows gain a leading device axis; all micro-batches of a domain are of one shape, so that the last may hold rows of
     padding. The order is a function of the examples alone.
     """
     batches = []
     for domain in sorted({example.domain for example in examples}):
         group = groups[domain]
-        packed = _pack([i for i, example in enumerate(examples) if example.domain == domain], examples, group)
-        count = -(-len(packed) // (group.rows * devices))
+        members = [i for i, example in enumerate(examples) if example.domain == domain]
+        length, packed = _pack(members, examples, group, devices)
+        at_once = 1 if group.length is None else max(1, group.tokens // length)
+        count = -(-len(packed) // (at_once * devices))
         per_device = -(-len(packed) // (count * devices))
         for start in range(0, len(packed), per_device * devices):
             chosen = packed[start : start + per_device * devices]
-            rows = _rows(examples, chosen, group, per_device * devices, pad_id, ids or range(len(examples)))
+            rows = _rows(examples, chosen, group, (per_device * devices, length), pad_id, ids or range(len(examples)))
             rows = jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), rows)
             batches.append(MicroBatch(np.asarray(group.prefix, np.int32), rows, tuple(chain.from_iterable(chosen))))
     return batches
 
 
-def _pack(members: list[int], examples: Sequence[Example], group: Group) -> list[list[int]]:
-    """First-fit decreasing: the members of each row."""
-    size = {i: len(own_tokens(examples[i], len(group.prefix))) for i in members}
-    packed: list[list[int]] = []
-    room: list[list[int]] = []  # tokens and targets left in each row
-    for i in sorted(members, key=lambda i: (-size[i], i)):
-        targets = len(examples[i].completion_ids)
-        row = next((n for n, (tokens, labels) in enumerate(room) if tokens >= size[i] and labels >= targets), len(room))
-        if row == len(room):
-            packed.append([])
-            room.append([group.length, group.targets])
+def _pack(members: list[int], examples: Sequence[Example], group: Group, devices: int) -> tuple[int, list[list[int]]]:
+    """How long the rows are, and the members of each."""
+    tokens = {i: len(own_tokens(examples[i], len(group.prefix))) for i in members}
+    targets = {i: len(examples[i].completion_ids) for i in members}
+    if group.length is None:
+        batches = min(-(-sum(tokens.values()) // (group.tokens * devices)), -(-len(members) // devices))
+        packed = _spread(tokens, batches * devices)
+        step = min(ROW, align(group.tokens))
+        length = max(-(-_largest(packed, tokens) // step), 1) * step
+        while group.targets(length) < _largest(packed, targets):
+            length += step
+        return length, packed
+    count = -(-sum(tokens.values()) // group.length)
+    while True:
+        packed = _spread(tokens, count)
+        if _largest(packed, tokens) <= group.length and _largest(packed, targets) <= group.targets(group.length):
+            return group.length, packed
+        count += 1
+
+
+def _spread(sizes: dict[int, int], count: int) -> list[list[int]]:
+    """Longest first, each into the emptiest of so many rows: the sums come out nearly even."""
+    packed: list[list[int]] = [[] for _ in range(count)]
+    filled = [0] * count
+    for i in sorted(sizes, key=lambda i: (-sizes[i], i)):
+        row = filled.index(min(filled))
         packed[row].append(i)
-        room[row][0] -= size[i]
-        room[row][1] -= targets
+        filled[row] += sizes[i]
     return packed
 
 
+def _largest(packed: list[list[int]], sizes: dict[int, int]) -> int:
+    return max(sum(sizes[i] for i in members) for members in packed)
+
+
 def _rows(
-    examples: Sequence[Example], packed: list[list[int]], group: Group, size: int, pad_id: int, ids: Sequence[int]
+    examples: Sequence[Example],
+    packed: list[list[int]],
+    group: Group,
+    shape: tuple[int, int],
+    pad_id: int,
+    ids: Sequence[int],
 ) -> Rows:
-    tokens = np.full((size, group.length), pad_id, np.int32)
-    starts = np.tile(np.arange(group.length, dtype=np.int32), (size, 1))
-    numbers = np.full((size, group.length), -1, np.int32)
-    positions, labels = (np.zeros((size, group.targets), np.int32) for _ in range(2))
-    weights = np.zeros((size, group.targets), np.float32)
+    size, length = shape
+    tokens = np.full(shape, pad_id, np.int32)
+    starts = np.full(shape, length, np.int32)
+    numbers = np.full(shape, -1, np.int32)
+    positions, labels = (np.zeros((size, group.targets(length)), np.int32) for _ in range(2))
+    weights = np.zeros(labels.shape, np.float32)
     for row, members in enumerate(packed):
         token = target = 0
         for i in members:
@@ -160,7 +205,7 @@ def _rows(
             positions[row, there] = np.arange(token - len(completion), token)
             labels[row, there] = completion
             weights[row, there] = 1.0
-    return Rows(tokens, starts, numbers, positions, labels, weights)
+    return Rows(tokens, starts, numbers, positions, labels, weights, group.longest)
 
 
 def batch_members(count: int, batch_size: int, seed: int, step: int) -> list[int]:

@@ -8,23 +8,44 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from kdjax.student.dropout import Dropout
 from kdjax.training.batches import Rows
 
-CHUNK = 128  # target positions whose logits exist at one time
+TILE = 2048  # words of the vocabulary whose logits exist at one time
 
 
 @jax.custom_vjp
 def target_nll(
     hidden: Float[Array, "targets hidden"], head: Float[Array, "vocab hidden"], labels: Int[Array, " targets"]
 ) -> Float[Array, " targets"]:
-    """-log softmax(hidden headᵀ)[label] of each target, float32, in chunks so that memory does not grow with targets × vocab.
+    """-log softmax(hidden headᵀ)[label] of each target, float32, tile by tile of the vocabulary: memory does not grow with it.
 
     The head is frozen: its gradient is not computed (a None cotangent), and the gradient towards `hidden`,
-    (softmax - onehot) head, is taken in the forward pass while the logits are there.
+    (softmax - onehot) head, is summed up beside the normaliser, as attention is in arXiv 2205.14135.
     """
-    return _by_chunk(hidden, head, labels, with_gradient=False)[0]
+    return _forward(hidden, head, labels)[0]
 
 
 def _forward(hidden, head, labels):
-    return _by_chunk(hidden, head, labels, with_gradient=True)
+    vocab, tile = head.shape[0], min(TILE, head.shape[0])
+
+    def add(sums, start):
+        top, total, mean = sums
+        begin = jnp.minimum(start, vocab - tile)  # the last tile begins earlier where it would not be full
+        words = jax.lax.dynamic_slice_in_dim(head, begin, tile)
+        logits = jnp.matmul(hidden, words.T, preferred_element_type=jnp.float32)
+        if vocab % tile:
+            logits = jnp.where(begin + jnp.arange(tile) >= start, logits, -jnp.inf)
+        higher = jnp.maximum(top, logits.max(axis=-1))
+        weights, shrunk = jnp.exp(logits - higher[:, None]), jnp.exp(top - higher)
+        mean = mean * shrunk[:, None] + jnp.matmul(
+            weights.astype(words.dtype), words, preferred_element_type=jnp.float32
+        )
+        return (higher, total * shrunk + weights.sum(axis=-1), mean), None
+
+    count = hidden.shape[0]
+    empty = jnp.full(count, -jnp.inf), jnp.zeros(count), jnp.zeros(hidden.shape, jnp.float32)
+    (top, total, mean), _ = jax.lax.scan(add, empty, jnp.arange(0, vocab, tile))
+    own = head[labels].astype(jnp.float32)
+    nll = top + jnp.log(total) - jnp.sum(hidden * own, axis=-1, dtype=jnp.float32)
+    return nll, (mean / total[:, None] - own).astype(hidden.dtype)
 
 
 def _backward(gradient, cotangent):
@@ -32,28 +53,6 @@ def _backward(gradient, cotangent):
 
 
 target_nll.defvjp(_forward, _backward)
-
-
-def _by_chunk(hidden, head, labels, with_gradient: bool):
-    count, width = hidden.shape
-    chunk = min(CHUNK, count)
-    short = -count % chunk
-    hidden_chunks = jnp.pad(hidden, ((0, short), (0, 0))).reshape(-1, chunk, width)
-    label_chunks = jnp.pad(labels, (0, short)).reshape(-1, chunk)
-
-    def one(inputs):
-        h, label = inputs
-        logits = jnp.matmul(h, head.T, preferred_element_type=jnp.float32)
-        normaliser = jax.nn.logsumexp(logits, axis=-1)
-        nll = normaliser - jnp.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-        if not with_gradient:
-            return nll, None
-        probabilities = jnp.exp(logits - normaliser[:, None])
-        gradient = probabilities.astype(head.dtype) @ head - head[label]
-        return nll, gradient.astype(h.dtype)
-
-    nll, gradient = jax.lax.map(one, (hidden_chunks, label_chunks))
-    return nll.reshape(-1)[:count], None if gradient is None else gradient.reshape(-1, width)[:count]
 
 
 def token_losses(
@@ -70,7 +69,7 @@ def token_losses(
     masks = None
     if dropout is not None and dropout[0] > 0:
         masks = Dropout.of_step(*dropout, rows.ids, rows.starts, prefix.shape[0])
-    hidden = decoder(rows.tokens, prefix, masks, remat, rows.starts)
+    hidden = decoder(rows.tokens, prefix, masks, remat, rows.starts, rows.longest)
     picked = jnp.take_along_axis(hidden, rows.positions[..., None], axis=1)
     nll = target_nll(picked.reshape(-1, picked.shape[-1]), decoder.head, rows.labels.reshape(-1))
     return nll.reshape(rows.labels.shape) * rows.weights

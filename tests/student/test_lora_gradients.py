@@ -35,7 +35,9 @@ def rows() -> Rows:
         weights[row, :count] = 1
         positions[row, :count] = np.arange(LENGTHS[row] - count - 1, LENGTHS[row] - 1)
         labels[row, :count] = tokens[row, positions[row, :count] + 1]
-    return Rows(tokens, np.zeros_like(tokens), np.tile(np.arange(3)[:, None], LENGTH), positions, labels, weights)
+    return Rows(
+        tokens, np.zeros_like(tokens), np.tile(np.arange(3)[:, None], LENGTH), positions, labels, weights, LENGTH
+    )
 
 
 def torch_gradients(model, rows: Rows, prefix: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:

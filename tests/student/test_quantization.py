@@ -144,7 +144,7 @@ def memory(method: str | None, remat: str = "linears") -> dict[str, int]:
     graph, adapter, base = _split(decoder_config(SHAPE, "here"), lora, jnp.dtype("float32"), method)
     of = jax.ShapeDtypeStruct
     ids, targets = of((2, 16), jnp.int32), of((2, 4), jnp.int32)
-    rows = Rows(ids, ids, ids, targets, targets, of((2, 4), jnp.float32))
+    rows = Rows(ids, ids, ids, targets, targets, of((2, 4), jnp.float32), 16)
 
     def loss(adapter, base, prefix, rows):
         return token_losses(graph, adapter, base, prefix, rows, None, remat).sum()

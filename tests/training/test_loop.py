@@ -194,10 +194,15 @@ def test_no_steps_leave_the_adapter_as_it_was(student, tmp_path):
     assert_equal(training.run(), student.adapter)
 
 
-def test_nothing_is_compiled_after_the_first_epoch(whole, compiled_by_step):
-    before, first, _, third, *_, after = compiled_by_step
-    assert first > before  # else nobody listened
-    assert third == after
+def test_each_shape_is_compiled_once(whole, compiled_by_step):
+    groups, seen, last = plan_groups(EXAMPLES, SETTINGS.micro_batch_tokens), set(), 2  # an epoch's end has programs too
+    for step in range(STEPS):
+        members = batch_members(12, SETTINGS.batch_size, SETTINGS.seed, step)
+        shapes = {batch.rows.tokens.shape for batch in lay_out([EXAMPLES[i] for i in members], groups, 1, PAD)}
+        last, seen = (step if shapes - seen else last), seen | shapes
+    before, *at_steps, after = compiled_by_step
+    assert at_steps[0] > before  # else nobody listened
+    assert last < STEPS - 4 and at_steps[last] == after
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_sessions(student, tmp_path):

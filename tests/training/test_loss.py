@@ -8,23 +8,18 @@ from training_helpers import PAD, random_examples, tiny_student
 
 from kdjax.student import REMAT
 from kdjax.training import lay_out, plan_groups, target_nll, token_losses
-from kdjax.training.loss import CHUNK
+from kdjax.training.loss import TILE
 
 
 @pytest.mark.parametrize(
-    ("count", "dtype", "tolerance"),
-    [
-        (1, "float32", 1e-5),
-        (CHUNK, "float32", 1e-5),
-        (2 * CHUNK + 44, "float32", 1e-5),
-        (2 * CHUNK + 44, "bfloat16", 2e-2),
-    ],
+    ("vocab", "dtype", "tolerance"),
+    [(70, "float32", 1e-5), (2 * TILE, "float32", 1e-5), (TILE + 44, "float32", 1e-5), (TILE + 44, "bfloat16", 2e-2)],
 )
-def test_target_nll_and_its_gradient_are_those_of_log_softmax(count, dtype, tolerance):
-    rng = np.random.default_rng(0)
+def test_target_nll_and_its_gradient_are_those_of_log_softmax(vocab, dtype, tolerance):
+    rng, count = np.random.default_rng(0), 9
     hidden = jnp.asarray(rng.normal(size=(count, 24)), dtype)
-    head = jnp.asarray(rng.normal(size=(70, 24)), dtype)
-    labels = jnp.asarray(rng.integers(0, 70, count))
+    head = jnp.asarray(rng.normal(size=(vocab, 24)), dtype)
+    labels = jnp.asarray(rng.integers(0, vocab, count))
     weights = jnp.asarray(rng.uniform(size=count), jnp.float32)
 
     def by_definition(hidden):
@@ -45,6 +40,16 @@ def test_the_head_is_frozen():
     hidden, head = jnp.asarray(rng.normal(size=(3, 8))), jnp.asarray(rng.normal(size=(5, 8)))
     gradient = jax.grad(lambda head: target_nll(hidden, head, jnp.array([0, 1, 4])).sum())(head)
     assert not np.any(gradient)
+
+
+def test_memory_does_not_grow_with_the_vocabulary():
+    def scratch(vocab: int) -> int:
+        hidden, head = jax.ShapeDtypeStruct((300, 24), jnp.float32), jax.ShapeDtypeStruct((vocab, 24), jnp.float32)
+        labels = jax.ShapeDtypeStruct((300,), jnp.int32)
+        step = jax.jit(jax.grad(lambda *inputs: target_nll(*inputs).sum()))
+        return step.lower(hidden, head, labels).compile().memory_analysis().temp_size_in_bytes
+
+    assert scratch(32 * TILE) < 1.1 * scratch(4 * TILE) < 300 * 4 * TILE * 4  # bytes of all logits
 
 
 def test_token_losses_are_those_of_full_logits(student, two_domains, plain):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training_helpers import PAD, assert_same, one_group
+from training_helpers import PAD, assert_same, fixed_group, one_group
 
 from kdjax.training import Trainer, lay_out, plan_groups
 from kdjax.training.step import adamw, learning_rate_schedule
@@ -28,7 +28,7 @@ def test_any_cut_gives_the_same_step(two_domains, groups, descent, plain):
     """Rows of one length or another, micro-batches full or not, with uneven numbers of targets: a mean of means would differ."""
     examples = two_domains[:11]
     expected = plain(examples)
-    in_long_rows = lay_out(examples, {"a": replace(groups["a"], length=72, targets=40)}, 1, PAD)
+    in_long_rows = lay_out(examples, {"a": fixed_group(groups["a"].prefix, 72, 40, 4)}, 1, PAD)
     assert (
         max(len(set(row)) for batch in in_long_rows for row in batch.rows.ids[0].tolist()) > 4
     )  # examples and padding
@@ -36,8 +36,11 @@ def test_any_cut_gives_the_same_step(two_domains, groups, descent, plain):
         batch for part in (examples[:1], examples[1:6], examples[6:]) for batch in lay_out(part, groups, 1, PAD)
     ]
     assert len(in_parts) >= 3 and len({len(batch.members) for batch in in_parts}) > 1
+    in_one_row = lay_out(examples, plan_groups(examples, 10_000, one_row=True), 1, PAD)
+    assert [batch.rows.tokens.shape[:2] for batch in in_one_row] == [(1, 1)]
     assert_same(descent(in_long_rows), expected)
     assert_same(descent(in_parts), expected)
+    assert_same(descent(in_one_row), expected)
 
 
 def test_padding_cannot_be_seen(two_domains, groups, descent):

@@ -57,7 +57,12 @@ def random_examples(domain: str, count: int, prefix: int) -> list[Example]:
 def one_group(examples: list[Example], prefix: int) -> dict[str, Group]:
     """A plan with prefixes of `prefix` tokens (0: none), and four rows at a time of the length of the longest example."""
     length = align(max(map(len, examples)) - prefix)
-    return {example.domain: Group(example.prompt_ids[:prefix], length, 16, 4) for example in examples}
+    return {example.domain: fixed_group(example.prompt_ids[:prefix], length, 16, 4) for example in examples}
+
+
+def fixed_group(prefix: tuple[int, ...], length: int, targets: int, rows: int) -> Group:
+    """Rows of `length` tokens with room for so many targets, at most `rows` at a time."""
+    return Group(prefix, longest=length, density=targets / length, tokens=rows * length, length=length)
 
 
 class Descent:
