@@ -128,7 +128,7 @@ def generate(settings, channel: Channel) -> None:
             logits = np.asarray(student.logits(np.asarray([tokens])))[0, -1]
             channel.reply(top=np.sort(logits)[-2:].tolist())
             continue
-        members, calls = command["members"], generator.calls
+        members, calls, saved = command["members"], generator.calls, generator.calls_saved
         prompts = [work.test[i] for i in members]
         completions = generator(
             student.adapter, prompts, [work.n_items[i] for i in members], Constraint(command["mode"])
@@ -138,6 +138,7 @@ def generate(settings, channel: Channel) -> None:
             compile_seconds=compile_seconds() - compiled,
             real_tokens=sum(len(prompt) for prompt in prompts),
             calls=generator.calls - calls,
+            calls_saved=generator.calls_saved - saved,
         )
 
 

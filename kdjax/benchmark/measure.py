@@ -247,24 +247,40 @@ def start_up(bench: Bench) -> dict:
 
 
 def growth(bench: Bench) -> dict:
-    """Microseconds per token of a training step, by the length of a single row and by the number of rows."""
+    """Microseconds per token: of a training step by the length of a single row and by the number of rows, of generation by that of sessions.
+
+    Generation's are tokens of prompts, each counted as if nothing were shared.
+    """
     lengths = [n for n in (256, 512, 1024, 2048, 4096) if n <= bench.shape.max_position_embeddings]
+    sessions = [n for n in (10, 20, 40, 80) if n <= len(bench.work.test)]
+    settings = bench.config.eval
     with bench.ours("step") as side:
-        return {
-            "length": {length: _per_token(bench, side, 1, length) for length in lengths},
-            "rows": {rows: _per_token(bench, side, rows, 256) for rows in (1, 2, 4, 8, 16)},
-        }
+
+        def step(rows: int, length: int) -> float:
+            tokens = _rows(bench, rows, length + 1)
+            return _per_token(bench, side, f"a step of {rows} × {length} tokens", rows * length, {"tokens": tokens})
+
+        by_length = {length: step(1, length) for length in lengths}
+        by_rows = {rows: step(rows, 256) for rows in (1, 2, 4, 8, 16)}
+    sizes = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size, "buckets": settings.buckets}
+    with bench.ours("generate", **sizes) as side:
+
+        def answers(count: int) -> float:
+            tokens = sum(map(len, bench.work.test[:count]))
+            command = {"members": list(range(count)), "mode": "items"}
+            return _per_token(bench, side, f"answers to {count} sessions", tokens, command)
+
+        return {"length": by_length, "rows": by_rows, "sessions": {count: answers(count) for count in sessions}}
 
 
-def _per_token(bench: Bench, side: Side, rows: int, length: int) -> float:
-    """Microseconds, the median of three steps after a warm-up."""
-    tokens = _rows(bench, rows, length + 1)
-    side.ask(tokens=tokens)
-    replies = [side.ask(tokens=tokens) for _ in range(3)]
+def _per_token(bench: Bench, side: Side, what: str, tokens: int, command: dict) -> float:
+    """Microseconds, the median of three turns after a warm-up."""
+    side.ask(**command)
+    replies = [side.ask(**command) for _ in range(3)]
     if any(reply["compile_seconds"] for reply in replies):
-        raise InputError(f"benchmark: a step of {rows} × {length} was compiled again after its warm-up")
-    found = 1e6 * float(np.median(_seconds(replies))) / (rows * length)
-    bench.log.say(f"growth: {rows} × {length} tokens, {found:.0f} µs each")
+        raise InputError(f"benchmark: {what}: compiled again after the warm-up")
+    found = 1e6 * float(np.median(_seconds(replies))) / tokens
+    bench.log.say(f"growth: {what}, {found:.0f} µs per token")
     return found
 
 

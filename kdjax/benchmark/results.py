@@ -52,7 +52,11 @@ def markdown(found: dict) -> str:
         lines += ["", "**Start-up**, from the command to the first training step:", ""]
         lines += [f"* {name} compile cache: {seconds:.1f} s" for name, seconds in found["startup"].items()]
     if "growth" in found:
-        lines += ["", "**Growth**, µs per token of a training step:", ""]
+        lines += [
+            "",
+            "**Growth**, µs per token; by sessions of their prompts, when they are answered, else of a training step:",
+            "",
+        ]
         for kind, values in found["growth"].items():
             lines.append(f"* by {kind}: " + ", ".join(f"{size}: {value:.0f}" for size, value in values.items()))
     return "\n".join(lines) + "\n"
@@ -66,9 +70,17 @@ def _conditions(part: str, found: dict) -> str:
         return "one optimizer step at a time, the same examples in the same order"
     equal, ties = content["answers"]["equal"], content["answers"]["ties"]
     sizes = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in content["batch_sizes"].items())
+    calls = {
+        name: [sum(row[key] for row in rows) for key in ("calls", "calls_saved")]
+        for name, rows in content["replies"].items()
+        if "calls" in rows[0]
+    }
+    joined = ", ".join(
+        f"{name.removeprefix(f'{OURS}, ')} {done} of {done + saved}" for name, (done, saved) in calls.items()
+    )
     return (
         f"greedy; without a constraint {equal} answers are equal and {ties} differ where two logits tie; "
-        f"transformers by batch size: {sizes}"
+        f"transformers by batch size: {sizes}; calls of the decoder that are left where forced tokens go along: {joined}"
     )
 
 
@@ -136,7 +148,8 @@ def plot(found: dict, path: Path) -> None:
         axis.invert_yaxis()
     for axis, (kind, values) in zip(axes[0][len(parts) :], growth.items(), strict=True):
         axis.plot([int(size) for size in values], list(values.values()), "o-")
-        axis.set(xlabel={"length": "tokens in a row", "rows": "rows of 256 tokens"}[kind], title="Training step")
+        label = {"length": "tokens in a row", "rows": "rows of 256 tokens", "sessions": "test sessions"}[kind]
+        axis.set(xlabel=label, title="Generation" if kind == "sessions" else "Training step")
         axis.set(ylabel="µs per token", ylim=(0, None))
         axis.set_xscale("log", base=2)
     figure.savefig(path, dpi=110)

@@ -5,7 +5,7 @@ repeated.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import jax
@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 BLOCK = 128  # queries that are computed together: keys stop at the block's end, so few scores are computed in vain
-KEPT = "attention"  # what the output and the normaliser are called where a policy decides what to keep
+KEPT = "attention"  # what rotated queries and keys, the output and the normaliser are called where a policy decides what to keep
 
 Segment = tuple[
     Float[Array, "kv *batch keys head_dim"], Float[Array, "kv *batch keys head_dim"], Bool[Array, "..."] | None
@@ -50,31 +50,40 @@ def attend(
 class Spans:
     """Where the examples stand on the flat token axis, and how attention goes over them.
 
-    `starts` says for each token where its example begins. A CPU goes from block to block of the flat axis: `order` lists
-    the first tokens of all blocks of queries, the examples' first blocks first, then their second ones, the n-th from
-    bounds[n] up to bounds[n + 1]. Other devices (no order, no bounds) compute rows of equal length side by side.
+    The first `head` tokens are a prefix that all examples see. `starts` says for each token where its example begins. A CPU
+    goes from block to block of the axis: `order` lists the first tokens of all blocks of queries, the examples' first
+    blocks first, then their second ones, the n-th from bounds[n] up to bounds[n + 1]; the prefix is one more example.
+    Other devices (no order, no bounds) compute the rows behind the prefix, of equal length, side by side.
     """
 
     starts: Int[Array, " tokens"] | Int[Array, "rows length"]
     order: Int[Array, " tokens"] | None = None
     bounds: Int[Array, " blocks+1"] | None = None
+    head: int = field(default=0, metadata={"static": True})
 
     @classmethod
     def of(
-        cls, rows: int, length: int, starts: Int[Array, "rows length"] | None = None, longest: int | None = None
+        cls,
+        rows: int,
+        length: int,
+        starts: Int[Array, "rows length"] | None = None,
+        longest: int | None = None,
+        head: int = 0,
     ) -> "Spans":
         """`starts`: places in the row, its length for padding; None: each row is one example. None is longer than `longest`."""
         if starts is None:
             starts = jnp.zeros((rows, length), jnp.int32)
         if jax.default_backend() != "cpu":
-            return cls(starts)
-        first = jnp.arange(rows)[:, None] * length
-        starts = jnp.where(starts < length, first + starts, rows * length).reshape(-1)
-        blocks = -(-(longest or length) // BLOCK)
-        offset = jnp.arange(rows * length) - starts
+            return cls(starts, head=head)
+        tokens = head + rows * length
+        first = head + jnp.arange(rows)[:, None] * length
+        starts = jnp.where(starts < length, first + starts, tokens).reshape(-1)
+        starts = jnp.concatenate([jnp.zeros(head, starts.dtype), starts])
+        blocks = -(-max(longest or length, head) // BLOCK)
+        offset = jnp.arange(tokens) - starts
         number = jnp.where((offset >= 0) & (offset % BLOCK == 0), offset // BLOCK, blocks)
         order = jnp.argsort(number)
-        return cls(starts, order, jnp.searchsorted(number[order], jnp.arange(blocks + 1)))
+        return cls(starts, order, jnp.searchsorted(number[order], jnp.arange(blocks + 1)), head)
 
 
 def causal_attention(
@@ -85,21 +94,27 @@ def causal_attention(
     prefix: tuple[Float[Array, "kv shared head_dim"], Float[Array, "kv shared head_dim"]] | None = None,
     window: int | None = None,
 ) -> Float[Array, "tokens kv group head_dim"]:
-    """Causal attention of each example to itself, and to a shared prefix where one is given; with `window`, at most to so many last tokens.
+    """Causal attention of each example to itself and to the prefix; with `window`, at most to so many last tokens.
 
-    What comes out at padding means nothing. The backward pass computes the weights anew from the output and the softmax's
-    normaliser, which a checkpoint policy may keep (KEPT).
+    The prefix is the head of the axis, or its keys and values are given. What comes out at padding means nothing. The
+    backward pass computes the weights anew from the output and the softmax's normaliser, which a checkpoint policy may
+    keep (KEPT).
     """
-    shared = prefix or (jnp.zeros((keys.shape[0], 0, keys.shape[2]), keys.dtype),) * 2
+    head = spans.head
+    none = (jnp.zeros((keys.shape[0], 0, keys.shape[2]), keys.dtype),) * 2
+    if head:
+        prefix = keys[:, :head], values[:, :head]
+    shared = prefix or none
     if spans.order is not None:
         return _causal_attention(window, query, keys, values, *shared, spans)
-    rows = spans.starts.shape[0]
     by_row = jax.vmap(partial(_causal_attention, window), in_axes=(0, 1, 1, None, None, 0))
-    parts = (
-        query.reshape(rows, -1, *query.shape[1:]),
-        *(part.reshape(part.shape[0], rows, -1, part.shape[2]) for part in (keys, values)),
-    )
-    return by_row(*parts, *shared, spans).reshape(query.shape)
+    queries = query[head:].reshape(*spans.starts.shape, *query.shape[1:])
+    own = (part[:, head:].reshape(part.shape[0], *spans.starts.shape, -1) for part in (keys, values))
+    out = by_row(queries, *own, *shared, Spans(spans.starts)).reshape(-1, *query.shape[1:])
+    if head:
+        before = Spans(jnp.zeros(head, jnp.int32))
+        out = jnp.concatenate([_causal_attention(window, query[:head], *prefix, *none, before), out])
+    return out
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -110,11 +125,8 @@ def _causal_attention(window, query, keys, values, shared_keys, shared_values, s
 def _attention_forward(window, query, keys, values, shared_keys, shared_values, spans):
     def step(block, done):
         out, normaliser = done
-        rows, seen_keys, seen_values = (
-            block.rows(query),
-            block.seen(shared_keys, keys),
-            block.seen(shared_values, values),
-        )
+        rows = block.rows(query)
+        seen_keys, seen_values = block.seen(shared_keys, keys), block.seen(shared_values, values)
         score = jnp.where(block.mask, _scores(rows, seen_keys), -jnp.inf)
         top = score.max(axis=-1, keepdims=True)
         weights = jnp.exp(score - top)
@@ -134,11 +146,8 @@ def _attention_backward(window, kept, d_out):
 
     def step(block, done):
         d_query, d_keys, d_values, d_shared_keys, d_shared_values = done
-        rows, seen_keys, seen_values = (
-            block.rows(query),
-            block.seen(shared_keys, keys),
-            block.seen(shared_values, values),
-        )
+        rows = block.rows(query)
+        seen_keys, seen_values = block.seen(shared_keys, keys), block.seen(shared_values, values)
         d_rows = block.rows(d_out)
         weights = jnp.exp(_scores(rows, seen_keys) - block.rows(normaliser))
         weights = jnp.where(block.mask & block.repeat(block.real), weights, 0.0)
@@ -210,7 +219,7 @@ def _each_block(
         starts = jnp.minimum(jax.lax.dynamic_slice_in_dim(spans.starts, at, width), place)  # padding sees itself
         place, first = (jnp.repeat(part, group)[:, None] for part in (place, starts))
         key = jnp.concatenate([jnp.arange(-size, 0), own])
-        mask = (key < 0) | ((key <= place) & (key >= first))
+        mask = ((key < 0) & (first >= spans.head)) | ((key <= place) & (key >= first))  # the prefix itself has none
         if window is not None:  # the prefix ends right before the example's first token, wherever that stands
             mask &= jnp.where(key < 0, place - first - key, place - key) < window
         return _Block(at, key_at, reach, real, mask)

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from kdjax.student.attention import KEPT, Spans, attend, causal_attention
@@ -17,8 +18,8 @@ from kdjax.student.lora_config import LoraConfig
 from kdjax.student.parameters import BaseParam
 from kdjax.student.rope import rope_tables, rotate
 
-# What a layer keeps for the backward pass: everything; its input and the outputs of its linear maps and of attention, of which the rest is
-# quickly recomputed; or its input alone, so that all is computed twice.
+# What a layer keeps for the backward pass: everything; its input and the outputs of its linear maps, rotations and attention, of which
+# the rest is quickly recomputed; or its input alone, so that all is computed twice.
 REMAT = {
     "none": lambda layer: layer,
     "linears": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(SAVED, KEPT)),
@@ -72,8 +73,8 @@ class Attention(nnx.Module):
         values = self.v_proj(x, here).reshape(tokens, config.num_key_value_heads, config.head_dim)
         if config.qk_norm:
             query, keys = self.q_norm(query), self.k_norm(keys)
-        query = rotate(query, *rope).reshape(tokens, config.num_key_value_heads, -1, config.head_dim)
-        return query, rotate(keys, *rope), values
+        query, keys = (checkpoint_name(rotate(part, *rope), KEPT) for part in (query, keys))
+        return query.reshape(tokens, config.num_key_value_heads, -1, config.head_dim), keys, values
 
     def __call__(
         self, x: Float[Array, "tokens hidden"], layout: Layout, rope, here: Here, prefix: KV | None = None
@@ -84,17 +85,11 @@ class Attention(nnx.Module):
         are given.
         """
         query, keys, values = self._project(x, rope, here)
-        window, cut = self.config.sliding_window, layout.prefix
         keys, values = (jnp.moveaxis(part, 1, 0) for part in (keys, values))
-        own = keys[:, cut:], values[:, cut:]
-        outputs = []
-        if cut:
-            prefix = keys[:, :cut], values[:, :cut]
-            outputs.append(causal_attention(query[:cut], *prefix, Spans.of(1, cut), window=window))
-        outputs.append(causal_attention(query[cut:], *own, layout.spans, prefix, window))
-        out = jnp.concatenate(outputs).reshape(x.shape[0], -1)
-        rows = (part.reshape(part.shape[0], layout.batch, layout.length, -1) for part in own)
-        return self.o_proj(out, here), tuple(rows)
+        out = causal_attention(query, keys, values, layout.spans, prefix, self.config.sliding_window)
+        own = (part[:, layout.prefix :] for part in (keys, values))
+        rows = tuple(part.reshape(part.shape[0], layout.batch, layout.length, -1) for part in own)
+        return self.o_proj(out.reshape(x.shape[0], -1), here), rows
 
     def decode(
         self, x: Float[Array, "tokens hidden"], rope, here: Here, prefix: KV | None, prompt: KV, generated: KV, masks
@@ -259,7 +254,7 @@ class Decoder(nnx.Module):
         if prefix_length:
             flat, positions = jnp.concatenate([prefix, flat]), jnp.concatenate([jnp.arange(prefix_length), own])
         rope = rope_tables(self.config.rope, self.config.head_dim, positions)
-        spans = Spans.of(batch, length, starts, longest)
+        spans = Spans.of(batch, length, starts, longest, prefix_length)
         return self.embed_tokens.weight[...][flat], Layout(prefix_length, batch, length, spans), rope
 
     def _stack(self) -> tuple[nnx.GraphDef, tuple[Int[Array, " layers"], nnx.State]]:

@@ -36,8 +36,8 @@ def found() -> dict:
         "kdjax": [reply(2.0, compile_seconds=7.5), reply(2.0), reply(4.0)],
     }
     generated = {
-        "kdjax, items": [reply(0.5)],
-        "kdjax, none": [reply(1.0, new_tokens=5)],
+        "kdjax, items": [reply(0.5, calls=20, calls_saved=5), reply(0.5, calls=10, calls_saved=10)],
+        "kdjax, none": [reply(1.0, new_tokens=5, calls=30, calls_saved=0)],
         "transformers": [reply(3.0, new_tokens=5)],
     }
     return {
@@ -49,7 +49,7 @@ def found() -> dict:
             "batch_sizes": {"8": 3.0, "16": 4.0},
         },
         "startup": {"cold": 15.25, "warm": 6.0},
-        "growth": {"length": {"256": 900.0, "512": 950.0}, "rows": {"1": 1000.0, "2": 800.0}},
+        "growth": {"length": {"256": 900.0, "512": 950.0}, "rows": {"1": 1000.0, "2": 800.0}, "sessions": {"10": 70.0}},
     }
 
 
@@ -75,6 +75,8 @@ def test_the_table_compares_with_our_side_first(found):
         "179 answers are equal and 1 differ",
         "cold compile cache: 15.2 s",
         "512: 950",
+        "items 30 of 45",
+        "none 30 of 30",
     ):
         assert said in text
 

@@ -68,6 +68,41 @@ def test_attention_is_that_of_each_example_alone(rows, window, prefix):
             np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.parametrize("head", [3, BLOCK + 9])
+@pytest.mark.parametrize("window", [None, 40])
+def test_the_prefix_may_stand_at_the_head_of_the_axis(head, window):
+    """As if it were computed alone, and its keys and values given: output and all gradients, both ways through the blocks."""
+    rng = np.random.default_rng(1)
+    row = row_of((5, BLOCK + 30, 1), 6)
+    tokens = head + len(row)
+    query, keys, values, d_out = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32)
+        for shape in ((tokens, KV, GROUP, WIDTH), (KV, tokens, WIDTH), (KV, tokens, WIDTH), (tokens, KV, GROUP, WIDTH))
+    )
+    real = np.concatenate([np.ones(head, bool), row < len(row)])[:, None, None, None]
+    d_out = jnp.where(real, d_out, 0.0)
+
+    def both(attention):
+        out, pullback = jax.vjp(attention, query, keys, values)
+        return [np.where(real, out, 0.0), *pullback(d_out)]
+
+    def apart(query, keys, values):
+        prefix = keys[:, :head], values[:, :head]
+        first = causal_attention(query[:head], *prefix, Spans.of(1, head), window=window)
+        spans = Spans.of(1, len(row), jnp.asarray(row)[None])
+        rest = causal_attention(query[head:], keys[:, head:], values[:, head:], spans, prefix, window)
+        return jnp.concatenate([first, rest])
+
+    want = both(apart)
+    for spans in (
+        Spans.of(1, len(row), jnp.asarray(row)[None], BLOCK + 30, head),
+        Spans(jnp.asarray(row)[None], head=head),
+    ):
+        found = both(lambda *parts, spans=spans: causal_attention(*parts, spans, window=window))
+        for one, other in zip(found, want, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 def test_rows_of_one_example_each_need_no_starts():
     spans = Spans.of(3, 200)
     assert np.unique(spans.starts).tolist() == [0, 200, 400]
