@@ -1,4 +1,4 @@
-"""How good predicted bundles are: metrics, training-free baselines, statistics and kinds of error; pure functions."""
+"""How good predicted bundles are: metrics, baselines, statistics and kinds of error; pure functions."""
 
 from kdjax.evaluation.baselines import run_baselines
 from kdjax.evaluation.metrics import STATISTICS, from_counts, score, session_counts

@@ -162,7 +162,7 @@ def headline(metrics: dict[str, Any]) -> str:
     baselines = [row for row in table.rows if row.kind == "baseline" and row.f1 is not None]
     if baselines:
         best = max(baselines, key=lambda row: row.f1)
-        text += f". The strongest training-free baseline, “{best.name}”, reaches {_f1(best)}"
+        text += f". The strongest baseline, “{best.name}”, reaches {_f1(best)}"
         if after.f1 is not None:
             text += f", {_side(best.f1 - after.f1)} the student"
     return text + "."

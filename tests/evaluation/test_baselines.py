@@ -63,11 +63,15 @@ def test_titles_without_words_are_not_similar():
 
 def test_the_threshold_is_tuned_on_validation_and_without_it_on_training():
     words = baselines.fit_titles(SHOP)
-    threshold = baselines.tune_threshold(words, SHOP)
-    assert [baselines.components(baselines.title_similarity(words, s), threshold) for s in SHOP] == [
-        list(s.bundles) for s in SHOP
-    ]
-    assert run_baselines(SHOP, [], SHOP) == run_baselines([], SHOP, SHOP)
+    similarities = [baselines.title_similarity(words, s) for s in SHOP]
+
+    def predict(threshold):
+        return [baselines.components(similarity, threshold) for similarity in similarities]
+
+    threshold = baselines.tune_threshold(baselines.SIMILARITIES, predict, SHOP)
+    assert predict(threshold) == [list(s.bundles) for s in SHOP]
+    name = "tf-idf components"
+    assert run_baselines(SHOP, [], SHOP)[name] == run_baselines([], SHOP, SHOP)[name]
 
 
 def test_the_test_bundles_are_never_read():
@@ -106,16 +110,18 @@ def test_the_official_test_sets_have_the_measured_floors(real):
         assert tuple(scores[name]["paper"].values()) == pytest.approx(floor, abs=5.1e-4), name
 
 
-STRICT = {  # f1, pair f1; the weights of the independent measurement differ a little
+STRICT = {  # f1, pair f1; the weights of the independent measurement differ a little, and its trees had a few features more
     "electronic": {
         "whole session": (0.498, 0.474),
         "most similar pair": (0.523, 0.226),
         "tf-idf components": (0.517, 0.459),
+        baselines.TRAINED: (0.622, 0.604),
     },
     "clothing": {
         "whole session": (0.462, 0.422),
         "most similar pair": (0.516, 0.262),
         "tf-idf components": (0.591, 0.582),
+        baselines.TRAINED: (0.680, 0.651),
     },
 }
 
@@ -124,5 +130,5 @@ def test_the_strict_floors(real):
     domain, scores = real
     for name, floor in STRICT[domain].items():
         strict = scores[name]["strict"]
-        tolerance = 5.1e-4 if name == "whole session" else 0.01
+        tolerance = {"whole session": 5.1e-4, baselines.TRAINED: 0.04}.get(name, 0.01)
         assert (strict["f1"], strict["pair_f1"]) == pytest.approx(floor, abs=tolerance), name

@@ -1,0 +1,96 @@
+"""The trained floor, without a language model: which two products of a session belong together, learned from pairs of training sessions.
+
+Gradient-boosted trees judge each pair by its titles and categories; average-link clustering makes bundles of the judgements.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from kdjax.data.sessions import Session, leaf_category
+
+Bundles = list[tuple[int, ...]]
+
+
+class PairClassifier:
+    """The probability that two products of a session share a bundle, learned from `train`.
+
+    The title weights are those of the training sessions' products too. Where the training pairs are all of one kind, each
+    pair is of that kind.
+    """
+
+    def __init__(self, train: Sequence[Session], seed: int):
+        catalogue = {item: title for one in train for item, title in zip(one.items, one.titles, strict=True)}
+        titles = list(catalogue.values()) or [""]
+        self._views = [
+            TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit([*titles, "a"]),
+            TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5)).fit([*titles, "a"]),
+        ]
+        examples = [session for session in train if len(session) > 1]
+        labels = np.concatenate([_together(session) for session in examples]) if examples else np.zeros(0)
+        self._constant = float(labels.mean()) if len(labels) else 0.0
+        self._trees = None
+        if 0.0 < self._constant < 1.0:
+            self._trees = HistGradientBoostingClassifier(random_state=seed)
+            self._trees.fit(np.concatenate([self._features(session) for session in examples]), labels)
+
+    def __call__(self, session: Session) -> Float[np.ndarray, " pairs"]:
+        """Of each pair (0, 1), (0, 2), …, (1, 2), …: n · (n − 1) / 2 of them."""
+        count = len(session) * (len(session) - 1) // 2
+        if self._trees is None or not count:
+            return np.full(count, self._constant)
+        return self._trees.predict_proba(self._features(session))[:, 1]
+
+    def _features(self, session: Session) -> Float[np.ndarray, "pairs features"]:
+        first, second = np.triu_indices(len(session), k=1)
+        columns = []
+        for view in self._views:
+            vectors = view.transform(session.titles)
+            similarity = (vectors @ vectors.T).toarray().round(12)
+            columns += [similarity[first, second], *_ranks(similarity, first, second)]
+        columns += np.array([_categories(session, i, j) for i, j in zip(first, second, strict=True)]).T.tolist()
+        columns.append(np.full(len(first), len(session)))
+        return np.stack(columns, axis=1)
+
+
+def cluster(probabilities: Float[np.ndarray, " pairs"], size: int, threshold: float) -> Bundles:
+    """Average-link clusters of `size` products: two are joined while their pairs' mean probability is at least `threshold`."""
+    if size < 2:
+        return []
+    labels = fcluster(linkage(1.0 - probabilities, method="average"), 1.0 - threshold + 1e-9, criterion="distance")
+    bundles = [tuple(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)]
+    return sorted(bundle for bundle in bundles if len(bundle) > 1)
+
+
+def _together(session: Session) -> Float[np.ndarray, " pairs"]:
+    shared = {pair for bundle in session.bundles for pair in combinations(bundle, 2)}
+    return np.array([float(pair in shared) for pair in combinations(range(len(session)), 2)])
+
+
+def _ranks(similarity, first, second) -> list[Float[np.ndarray, " pairs"]]:
+    """How many pairs of the session are more similar, and how many partners of either product are; as shares."""
+    pairs = similarity[first, second]
+    others = similarity - 2.0 * np.eye(len(similarity))  # a product is no partner of its own
+    of_pairs = (pairs[None] > pairs[:, None]).sum(axis=1) / max(1, len(pairs) - 1)
+    partners = max(1, len(similarity) - 2)
+    of_first = (others[first] > pairs[:, None]).sum(axis=1) / partners
+    of_second = (others[second] > pairs[:, None]).sum(axis=1) / partners
+    return [of_pairs, np.minimum(of_first, of_second), np.maximum(of_first, of_second)]
+
+
+def _categories(session: Session, i: int, j: int) -> tuple[float, float, float]:
+    """Same leaf; overlap of all names on the category paths (Jaccard); same first word of the title."""
+    leaves = leaf_category(session.categories[i]), leaf_category(session.categories[j])
+    names = [{name for path in session.categories[one] for name in path} for one in (i, j)]
+    union = len(names[0] | names[1])
+    words = [session.titles[one].lower().split()[:1] for one in (i, j)]
+    return (
+        float(leaves[0] is not None and leaves[0] == leaves[1]),
+        len(names[0] & names[1]) / union if union else 0.0,
+        float(bool(words[0]) and words[0] == words[1]),
+    )
