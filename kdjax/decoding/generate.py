@@ -76,8 +76,9 @@ class Generator:
             tokens, calls = self._run(adapter, self._student.base, prefixes.get(batch.domain), prompt, automaton, start)
             ids = np.asarray(tokens).reshape(-1, self._steps)[: len(batch.members)].tolist()
             completions = [self._completion(row) for row in ids]
-            self.calls += int(np.max(calls))
-            self.calls_saved += max(len(one.token_ids) for one in completions) - 1 - int(np.max(calls))
+            made = int(np.max(calls))
+            self.calls += made
+            self.calls_saved += max(len(one.token_ids) for one in completions) - 1 - made
             for member, completion in zip(batch.members, completions, strict=True):
                 answers[member] = completion
             on_batch(len(batch.members))

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Float
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdjax.data.sessions import Session, leaf_category
 from kdjax.evaluation.metrics import from_counts, session_counts
-from kdjax.evaluation.pair_classifier import PairClassifier, cluster
+from kdjax.evaluation.pair_classifier import PairClassifier
+from kdjax.evaluation.titles import fit_titles, title_similarity
 
 Prediction = list[tuple[int, ...]]  # the bundles of one session: 0-based positions, ascending, two or more each
 
@@ -23,7 +25,7 @@ TRAINED = "pair classifier"
 
 
 def run_baselines(
-    train: Sequence[Session], validation: Sequence[Session], test: Sequence[Session], seed: int = 0
+    train: Sequence[Session], validation: Sequence[Session], test: Sequence[Session]
 ) -> dict[str, list[Prediction]]:
     """What each baseline predicts for each test session of one domain: {name: one `Prediction` per session}.
 
@@ -42,15 +44,13 @@ def run_baselines(
         "same category": [same_category(session) for session in test],
         "tf-idf components": [components(similarity, threshold) for similarity in similarities],
         "all pairs": [all_pairs(session) for session in test],
-        TRAINED: pair_clusters(train, tuned_on, test, seed),
+        TRAINED: pair_clusters(train, tuned_on, test),
     }
 
 
-def pair_clusters(
-    train: Sequence[Session], tuned_on: Sequence[Session], test: Sequence[Session], seed: int
-) -> list[Prediction]:
+def pair_clusters(train: Sequence[Session], tuned_on: Sequence[Session], test: Sequence[Session]) -> list[Prediction]:
     """Clusters of a `PairClassifier` learned from `train`, at the threshold that is best for the sessions `tuned_on`."""
-    judge = PairClassifier(train, seed)
+    judge = PairClassifier(train, seed=0)
     known = [(judge(session), len(session)) for session in tuned_on]
     threshold = tune_threshold(PROBABILITIES, lambda t: [cluster(*one, t) for one in known], tuned_on)
     return [cluster(judge(session), len(session), threshold) for session in test]
@@ -91,6 +91,14 @@ def components(similarity: np.ndarray, threshold: float) -> Prediction:
     return _bundles(np.flatnonzero(labels == component).tolist() for component in range(n_components))
 
 
+def cluster(probabilities: Float[np.ndarray, " pairs"], size: int, threshold: float) -> Prediction:
+    """Average-link clusters of `size` products: two are joined while their pairs' mean probability is at least `threshold`."""
+    if size < 2:
+        return []
+    labels = fcluster(linkage(1.0 - probabilities, method="average"), 1.0 - threshold + 1e-9, criterion="distance")
+    return sorted(_bundles(np.flatnonzero(labels == label).tolist() for label in np.unique(labels)))
+
+
 def tune_threshold(
     thresholds: Iterable[float], predict: Callable[[float], list[Prediction]], sessions: Sequence[Session]
 ) -> float:
@@ -101,31 +109,6 @@ def tune_threshold(
         return from_counts(session_counts(predict(threshold), truth).sum(axis=0))["strict"]["f1"]
 
     return float(max(thresholds, key=f1))
-
-
-def fit_titles(sessions: Sequence[Session]) -> TfidfVectorizer | None:
-    """Word weights (1 + ln tf) · ln(N / df) over the titles of the N distinct products of `sessions`.
-
-    Words are runs of two or more word characters, lower-cased. None if no title has such a word. With these weights
-    `most_similar_pair` scores .756/.634/.780 (paper precision/recall/coverage) on BundleRec's official Electronic test
-    set and .767/.594/.777 on Clothing.
-    """
-    catalogue = {item: title for session in sessions for item, title in zip(session.items, session.titles, strict=True)}
-    words = TfidfVectorizer(sublinear_tf=True, smooth_idf=False)
-    analyze = words.build_analyzer()
-    if not any(analyze(title) for title in catalogue.values()):
-        return None  # scikit-learn refuses an empty vocabulary
-    words.fit(catalogue.values())
-    words.idf_ = words.idf_ - 1  # scikit-learn's weight is 1 + ln(N / df)
-    return words
-
-
-def title_similarity(words: TfidfVectorizer | None, session: Session) -> np.ndarray:
-    """Cosine of each two titles of a session, float64 [n, n]; rounded, so that equal titles tie on every machine."""
-    if words is None:
-        return np.zeros((len(session), len(session)))
-    vectors = words.transform(session.titles)
-    return (vectors @ vectors.T).toarray().round(12)
 
 
 def _bundles(groups: Iterable[Iterable[int]]) -> Prediction:

@@ -1,6 +1,6 @@
 """The trained floor, without a language model: which two products of a session belong together, learned from pairs of training sessions.
 
-Gradient-boosted trees judge each pair by its titles and categories; average-link clustering makes bundles of the judgements.
+Gradient-boosted trees judge each pair by its titles and categories.
 """
 
 from collections.abc import Sequence
@@ -8,13 +8,11 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdjax.data.sessions import Session, leaf_category
-
-Bundles = list[tuple[int, ...]]
+from kdjax.evaluation.titles import distinct_titles, title_similarity
 
 
 class PairClassifier:
@@ -25,11 +23,10 @@ class PairClassifier:
     """
 
     def __init__(self, train: Sequence[Session], seed: int):
-        catalogue = {item: title for one in train for item, title in zip(one.items, one.titles, strict=True)}
-        titles = list(catalogue.values()) or [""]
+        titles = [*distinct_titles(train), "a"]  # one word at least, since scikit-learn refuses an empty vocabulary
         self._views = [
-            TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit([*titles, "a"]),
-            TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5)).fit([*titles, "a"]),
+            TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit(titles),
+            TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5)).fit(titles),
         ]
         examples = [session for session in train if len(session) > 1]
         labels = np.concatenate([_together(session) for session in examples]) if examples else np.zeros(0)
@@ -50,21 +47,11 @@ class PairClassifier:
         first, second = np.triu_indices(len(session), k=1)
         columns = []
         for view in self._views:
-            vectors = view.transform(session.titles)
-            similarity = (vectors @ vectors.T).toarray().round(12)
+            similarity = title_similarity(view, session)
             columns += [similarity[first, second], *_ranks(similarity, first, second)]
-        columns += np.array([_categories(session, i, j) for i, j in zip(first, second, strict=True)]).T.tolist()
+        columns += zip(*(_categories(session, i, j) for i, j in zip(first, second, strict=True)), strict=True)
         columns.append(np.full(len(first), len(session)))
         return np.stack(columns, axis=1)
-
-
-def cluster(probabilities: Float[np.ndarray, " pairs"], size: int, threshold: float) -> Bundles:
-    """Average-link clusters of `size` products: two are joined while their pairs' mean probability is at least `threshold`."""
-    if size < 2:
-        return []
-    labels = fcluster(linkage(1.0 - probabilities, method="average"), 1.0 - threshold + 1e-9, criterion="distance")
-    bundles = [tuple(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)]
-    return sorted(bundle for bundle in bundles if len(bundle) > 1)
 
 
 def _together(session: Session) -> Float[np.ndarray, " pairs"]:

@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 BLOCK = 128  # queries that are computed together: keys stop at the block's end, so few scores are computed in vain
 KEPT = "attention"  # what rotated queries and keys, the output and the normaliser are called where a policy decides what to keep
@@ -150,7 +150,7 @@ def _attention_backward(window, kept, d_out):
         seen_keys, seen_values = block.seen(shared_keys, keys), block.seen(shared_values, values)
         d_rows = block.rows(d_out)
         weights = jnp.exp(_scores(rows, seen_keys) - block.rows(normaliser))
-        weights = jnp.where(block.mask & block.repeat(block.real), weights, 0.0)
+        weights = jnp.where(block.mask, weights, 0.0)
         d_score = weights * (_product("krd,knd->krn", d_rows, seen_values) - block.rows(mean)) * rows.shape[-1] ** -0.5
         d_score, weights = d_score.astype(query.dtype), weights.astype(query.dtype)
         d_query = block.put(d_query, _product("krn,knd->krd", d_score, seen_keys))
@@ -171,7 +171,7 @@ _causal_attention.defvjp(_attention_forward, _attention_backward)
 class _Block:
     """`real.size` queries from `at` on, the heads of a group as rows of one matrix, against the prefix and `reach` keys from `key_at` on.
 
-    `real` says which queries belong to it: the others, of the next example or of a block before, keep what they have.
+    `real` says which queries belong to it: the others, of the next example or of a block before, see nothing and keep what they have.
     """
 
     at: int | Int[Array, ""]
@@ -184,10 +184,6 @@ class _Block:
         """The block's part of an array over all tokens."""
         mine = jax.lax.dynamic_slice_in_dim(part, self.at, self.real.size)
         return jnp.moveaxis(mine, 1, 0).reshape(part.shape[1], -1, part.shape[-1])
-
-    def repeat(self, part: Shaped[Array, " size"]) -> Shaped[Array, "rows 1"]:
-        """For each row what holds for its query."""
-        return jnp.repeat(part, self.mask.shape[0] // self.real.size)[:, None]
 
     def put(self, whole: Float[Array, "tokens kv group width"], found: Float[Array, "kv rows width"]):
         """`whole` with what was found for the block's own queries."""
@@ -214,20 +210,20 @@ def _each_block(
     tokens, group, size = query.shape[0], query.shape[2], shared.shape[1]
     width = min(BLOCK, tokens)
 
-    def block(at, key_at, reach: int, width: int, real) -> _Block:
-        place, own = at + jnp.arange(width), key_at + jnp.arange(reach)
-        starts = jnp.minimum(jax.lax.dynamic_slice_in_dim(spans.starts, at, width), place)  # padding sees itself
+    def block(at, key_at, reach: int, real) -> _Block:
+        place, own = at + jnp.arange(real.size), key_at + jnp.arange(reach)
+        starts = jnp.minimum(jax.lax.dynamic_slice_in_dim(spans.starts, at, real.size), place)  # padding sees itself
         place, first = (jnp.repeat(part, group)[:, None] for part in (place, starts))
         key = jnp.concatenate([jnp.arange(-size, 0), own])
         mask = ((key < 0) & (first >= spans.head)) | ((key <= place) & (key >= first))  # the prefix itself has none
         if window is not None:  # the prefix ends right before the example's first token, wherever that stands
             mask &= jnp.where(key < 0, place - first - key, place - key) < window
-        return _Block(at, key_at, reach, real, mask)
+        return _Block(at, key_at, reach, real, mask & jnp.repeat(real, group)[:, None])
 
     if spans.order is None:
         for at in range(0, tokens, BLOCK):
             reach = min(at + BLOCK, tokens)
-            done = step(block(at, 0, reach, reach - at, jnp.ones(reach - at, bool)), done)
+            done = step(block(at, 0, reach, jnp.ones(reach - at, bool)), done)
         return done
     for number in range(spans.bounds.size - 1):
         reach = min(BLOCK * (number + 1), tokens)
@@ -237,7 +233,7 @@ def _each_block(
             at, start = jnp.minimum(begin, tokens - width), spans.starts[begin]
             mine = jax.lax.dynamic_slice_in_dim(spans.starts, at, width) == start
             real = mine & (at + jnp.arange(width) >= begin)
-            return step(block(at, jnp.minimum(start, tokens - reach), reach, width, real), done)
+            return step(block(at, jnp.minimum(start, tokens - reach), reach, real), done)
 
         done = jax.lax.fori_loop(spans.bounds[number], spans.bounds[number + 1], one, done)
     return done

@@ -154,7 +154,7 @@ def _pack(members: list[int], examples: Sequence[Example], group: Group, devices
         batches = min(-(-sum(tokens.values()) // (group.tokens * devices)), -(-len(members) // devices))
         packed = _spread(tokens, batches * devices)
         step = min(ROW, align(group.tokens))
-        length = max(-(-_largest(packed, tokens) // step), 1) * step
+        length = -(-_largest(packed, tokens) // step) * step
         while group.targets(length) < _largest(packed, targets):
             length += step
         return length, packed

@@ -43,6 +43,17 @@ def test_components_are_transitive_and_need_two_products():
     assert baselines.components(similarity, 0.31) == []
 
 
+def test_clusters_join_while_the_mean_of_their_pairs_is_high_enough():
+    """0 and 1 at 0.9; 2 beside them at a mean of 0.5; 3 alone."""
+    judged = np.array([0.9, 0.8, 0.1, 0.2, 0.1, 0.1])  # (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)
+    assert baselines.cluster(judged, 4, 0.91) == []
+    assert baselines.cluster(judged, 4, 0.9) == [(0, 1)]
+    assert baselines.cluster(judged, 4, 0.51) == [(0, 1)]
+    assert baselines.cluster(judged, 4, 0.5) == [(0, 1, 2)]
+    assert baselines.cluster(judged, 4, 0.05) == [(0, 1, 2, 3)]
+    assert baselines.cluster(np.zeros(0), 1, 0.5) == baselines.cluster(np.zeros(0), 0, 0.5) == []
+
+
 def test_title_weights_by_hand():
     words = baselines.fit_titles([session("s", ["red mug mug", "red hat", "blue hat"])])
     weight = dict(zip(words.get_feature_names_out(), words.idf_, strict=True))

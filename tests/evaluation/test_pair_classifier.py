@@ -1,26 +1,15 @@
-"""The trained floor: what it learns, what it may not see, and how judgements become bundles."""
+"""The trained floor: what it learns, and that it learns from training sessions alone."""
 
 import numpy as np
 import pytest
 
 from kdjax.data import load_domain
 from kdjax.data.sessions import Session
-from kdjax.evaluation.pair_classifier import PairClassifier, cluster
+from kdjax.evaluation.pair_classifier import PairClassifier
 
 
 def session(titles, bundles=()):
     return Session("s", tuple(titles), tuple(titles), ((),) * len(titles), tuple(bundles))
-
-
-def test_clusters_join_while_the_mean_of_their_pairs_is_high_enough():
-    """0 and 1 at 0.9; 2 beside them at a mean of 0.5; 3 alone."""
-    judged = np.array([0.9, 0.8, 0.1, 0.2, 0.1, 0.1])  # (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)
-    assert cluster(judged, 4, 0.91) == []
-    assert cluster(judged, 4, 0.9) == [(0, 1)]
-    assert cluster(judged, 4, 0.51) == [(0, 1)]
-    assert cluster(judged, 4, 0.5) == [(0, 1, 2)]
-    assert cluster(judged, 4, 0.05) == [(0, 1, 2, 3)]
-    assert cluster(np.zeros(0), 1, 0.5) == cluster(np.zeros(0), 0, 0.5) == []
 
 
 @pytest.mark.parametrize(("bundles", "always"), [((), 0.0), (((0, 1, 2),), 1.0)])
