@@ -16,9 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 BLOCK = 128  # queries that are computed together: keys stop at the block's end, so few scores are computed in vain
 KEPT = "attention"  # what rotated queries and keys, the output and the normaliser are called where a policy decides what to keep
 
-Segment = tuple[
-    Float[Array, "kv *batch keys head_dim"], Float[Array, "kv *batch keys head_dim"], Bool[Array, "..."] | None
-]
+Segment = tuple[Float[Array, "..."], Float[Array, "kv *batch keys head_dim"], Bool[Array, "..."] | None]
 
 
 def attend(
@@ -26,13 +24,14 @@ def attend(
 ) -> Float[Array, "kv batch rows head_dim"]:
     """Softmax attention over several segments of keys at once; equal to attention over their concatenation.
 
-    A segment is (keys, values, mask): keys and values [kv, keys, head_dim] are shared by the batch, [kv, batch, keys,
-    head_dim] are each row's own; the mask, where there is one, broadcasts to [kv, batch, rows, keys].
+    A segment is (keys, values, mask): keys and values [kv, keys, head_dim] are shared by the batch; keys [kv, batch,
+    head_dim, keys] and values [kv, batch, keys, head_dim] are each row's own; the mask, where there is one, broadcasts to
+    [kv, batch, rows, keys].
     """
     scale = query.shape[-1] ** -0.5
     scores = []
     for keys, _, mask in segments:
-        pattern = "kbrd,knd->kbrn" if keys.ndim == 3 else "kbrd,kbnd->kbrn"
+        pattern = "kbrd,knd->kbrn" if keys.ndim == 3 else "kbrd,kbdn->kbrn"
         score = _product(pattern, query, keys) * scale
         scores.append(score if mask is None else jnp.where(mask, score, -jnp.inf))
     top = jnp.max(jnp.stack([score.max(axis=-1) for score in scores]), axis=0)[..., None]

@@ -101,7 +101,8 @@ class Attention(nnx.Module):
             return jnp.moveaxis(part.reshape(batch, -1, *part.shape[1:]), 2, 0)
 
         query, keys, values = (rows(part) for part in self._project(x, rope, here))
-        segments = [(*prompt, masks.prompt), (*generated, masks.generated), (keys, values, masks.new)]
+        new = jnp.swapaxes(keys, -1, -2), values
+        segments = [(*prompt, masks.prompt), (*generated, masks.generated), (*new, masks.new)]
         if prefix is not None:
             segments.insert(0, (*prefix, masks.prefix))
         kv, _, width, group, head_dim = query.shape
@@ -200,13 +201,20 @@ class Decoder(nnx.Module):
         return keys[:, :, 0], values[:, :, 0]
 
     def prefill(
-        self, tokens: Int[Array, "batch length"], lengths: Int[Array, " batch"], prefix: KV | None, room: int
-    ) -> tuple[Float[Array, "batch hidden"], Cache]:
-        """Read the prompts. Returns the last real position's hidden state of each row, and a cache with room for so many tokens."""
-        x, keys, values = self._read(tokens, prefix)
-        last = jnp.take_along_axis(x.reshape(*tokens.shape, -1), (lengths - 1)[:, None, None], axis=1)[:, 0]
-        empty = jnp.zeros((*keys.shape[:3], room, keys.shape[-1]), keys.dtype)
-        return self.norm(last), Cache(prefix, (keys, values), (empty, empty), lengths, jnp.zeros_like(lengths))
+        self,
+        tokens: Int[Array, "rows length"],
+        last: Int[Array, " prompts"],
+        prefix: KV | None,
+        starts: Int[Array, "rows length"] | None = None,
+        longest: int | None = None,
+    ) -> tuple[Float[Array, "prompts hidden"], KV]:
+        """Read prompts behind a prefix that was read before; rows as in `__call__`.
+
+        Returns the hidden states of the tokens at the places `last` of all rows, and the keys and values of all,
+        [layers, kv, rows · length, head_dim].
+        """
+        x, keys, values = self._read(tokens, prefix, starts, longest)
+        return self.norm(x[last]), tuple(part.reshape(*part.shape[:2], -1, part.shape[-1]) for part in (keys, values))
 
     def decode(
         self, tokens: Int[Array, "batch width"], count: Int[Array, " batch"], cache: Cache
@@ -229,9 +237,9 @@ class Decoder(nnx.Module):
         last = jnp.take_along_axis(x.reshape(batch, width, -1), (count - 1)[:, None, None], axis=1)[:, 0]
         return self.norm(last), cache.extend(new, count)  # the layers only read the cache: one write puts all in place
 
-    def _read(self, tokens: Int[Array, "batch length"], prefix: KV | None):
+    def _read(self, tokens: Int[Array, "batch length"], prefix: KV | None, starts=None, longest=None):
         """Hidden states [batch · length, hidden] behind a prefix that was read before, and all layers' keys and values."""
-        x, layout, rope = self._embed(tokens, None, 0 if prefix is None else prefix[0].shape[2])
+        x, layout, rope = self._embed(tokens, None, 0 if prefix is None else prefix[0].shape[2], starts, longest)
         graph, stack = self._stack()
 
         def layer(x, inputs):

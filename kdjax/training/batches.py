@@ -152,21 +152,21 @@ def _pack(members: list[int], examples: Sequence[Example], group: Group, devices
     targets = {i: len(examples[i].completion_ids) for i in members}
     if group.length is None:
         batches = min(-(-sum(tokens.values()) // (group.tokens * devices)), -(-len(members) // devices))
-        packed = _spread(tokens, batches * devices)
+        packed = spread(tokens, batches * devices)
         step = min(ROW, align(group.tokens))
-        length = -(-_largest(packed, tokens) // step) * step
-        while group.targets(length) < _largest(packed, targets):
+        length = -(-largest(packed, tokens) // step) * step
+        while group.targets(length) < largest(packed, targets):
             length += step
         return length, packed
     count = -(-sum(tokens.values()) // group.length)
     while True:
-        packed = _spread(tokens, count)
-        if _largest(packed, tokens) <= group.length and _largest(packed, targets) <= group.targets(group.length):
+        packed = spread(tokens, count)
+        if largest(packed, tokens) <= group.length and largest(packed, targets) <= group.targets(group.length):
             return group.length, packed
         count += 1
 
 
-def _spread(sizes: dict[int, int], count: int) -> list[list[int]]:
+def spread(sizes: dict[int, int], count: int) -> list[list[int]]:
     """Longest first, each into the emptiest of so many rows: the sums come out nearly even."""
     packed: list[list[int]] = [[] for _ in range(count)]
     filled = [0] * count
@@ -177,7 +177,7 @@ def _spread(sizes: dict[int, int], count: int) -> list[list[int]]:
     return packed
 
 
-def _largest(packed: list[list[int]], sizes: dict[int, int]) -> int:
+def largest(packed: list[list[int]], sizes: dict[int, int]) -> int:
     return max(sum(sizes[i] for i in members) for members in packed)
 
 

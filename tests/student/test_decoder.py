@@ -1,11 +1,14 @@
 """Padding, causality, the shared prefix and the cache change how logits are computed, never what they are."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.student.attention import BLOCK
+from kdjax.student.cache import Cache
 
 ROWS, LENGTH = 3, 140  # longer than one block of queries
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
@@ -82,9 +85,10 @@ def test_an_empty_prefix_is_the_plain_case(hidden, behind, tokens):
 # The cache
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["one row", "a row each"])
 @pytest.mark.parametrize("most", [1, 2])
 @pytest.mark.parametrize("size", [0, 7])
-def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, size, most):
+def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, size, most, packed):
     """Rows of different lengths: each goes on right behind its own last token, not behind the padding, by at most `most`."""
     lengths, steps, width = np.array([20, 9, 1]), 12, 24
     prefix = jnp.asarray(tokens[0, :size]) if size else None
@@ -97,10 +101,20 @@ def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, siz
 
     decoder = tiny.merge(tiny.adapter, tiny.base)
     read = jax.jit(decoder.read_prefix)(prefix) if size else None
-    prefill = jax.jit(lambda prompts, lengths, prefix: decoder.prefill(prompts, lengths, prefix, steps + most))
-    last, cache = prefill(prompts, lengths, read)
-    decode, rng = jax.jit(decoder.decode), np.random.default_rng(1)
     everyone = np.arange(ROWS)
+    if packed:  # one row, the prompts one after the other
+        first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        rows = np.concatenate([prompts[row, :length] for row, length in enumerate(lengths)])[None]
+        starts = np.repeat(first, lengths)[None]
+    else:
+        first, rows, starts = everyone * width, prompts, None
+    prefill = jax.jit(lambda rows, last, prefix: decoder.prefill(rows, last, prefix, starts, width))
+    last, read_prompts = prefill(rows, first + lengths - 1, read)
+    cache = replace(Cache.empty(tiny.config, ROWS + 1, width, steps + most, jnp.float32), prefix=read)
+    slots = jnp.array([2, 0, 3])  # any will do; slot 1 stays empty
+    cache = jax.jit(Cache.admit)(cache, read_prompts, jnp.asarray(first), jnp.asarray(lengths), slots)
+    cache = cache.keep(slots)
+    decode, rng = jax.jit(decoder.decode), np.random.default_rng(1)
     np.testing.assert_allclose(last, expected[everyone, size + lengths - 1], **TOLERANCE)
     position = size + lengths
     for step in range(steps // most):

@@ -1,6 +1,7 @@
 """Every family equals transformers: whole rows, padded rows, rows behind a shared prefix, and token by token through the cache."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from torch_models import reference, reference_logits, save_model
 
 from kdjax.errors import InputError
 from kdjax.student import load_student
+from kdjax.student.cache import Cache
 from kdjax.student.families import decoder_config
 
 ROWS, LENGTH, PREFIX, PROMPT = 3, 100, 40, 30  # windows below are shorter than prefix and prompt, so both are cut
@@ -88,9 +90,12 @@ def test_token_by_token_through_the_cache(pair, tokens):
     decoder = student.merge(student.adapter, student.base)
     lengths, steps, everyone = np.array([PROMPT, 11, 1]), 28, np.arange(ROWS)
     prompts = tokens[:, PREFIX : PREFIX + PROMPT]
-    prefill = jax.jit(lambda prompts, lengths, prefix: decoder.prefill(prompts, lengths, prefix, steps + 1))
+    first = everyone * PROMPT
+    prefill = jax.jit(decoder.prefill)
     prefix = jax.jit(decoder.read_prefix)(jnp.asarray(tokens[0, :PREFIX]))
-    last, cache = prefill(jnp.asarray(prompts), jnp.asarray(lengths), prefix)
+    last, read = prefill(jnp.asarray(prompts), jnp.asarray(first + lengths - 1), prefix)
+    cache = replace(Cache.empty(student.config, ROWS, PROMPT, steps + 1, jnp.float32), prefix=prefix)
+    cache = cache.admit(read, jnp.asarray(first), jnp.asarray(lengths), jnp.asarray(everyone))
     decode = jax.jit(decoder.decode)
     position, width = PREFIX + lengths, 1
     while (position < PREFIX + lengths + steps).all():
