@@ -26,9 +26,9 @@ def get_config(arg: str = ""):
         step_length=512,
         pack_length=1024,  # tokens of one of TRL's packs
         generate_batch_sizes=(8, 16, 32, 64),  # of transformers; the fastest is compared
+        growth_points=5,  # how often tokens, rows and sessions are doubled, the first included
     )
     if arg == "smoke":
-        config.benchmark.update(
-            rounds=2, step_length=64, generate_batch_sizes=(4,), parts=("step", "job", "generation")
-        )
+        config.eval.buckets = 3  # programs of several lengths, as in the real one
+        config.benchmark.update(rounds=2, step_length=64, generate_batch_sizes=(4,), growth_points=2)
     return config

@@ -4,8 +4,10 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 from kdjax.child import Child, ChildDied
@@ -34,23 +36,28 @@ class Channel:
         return json.loads(line) if line else None
 
     def reply(self, **fields: Any) -> None:
-        """Answer the command: `fields` plus seconds, cpu_seconds and peak_bytes (the largest resident set so far)."""
+        """Answer the command: `fields` plus seconds, cpu_seconds, peak_bytes (the largest resident set so far) and which frameworks are loaded."""
         timing = {
             "seconds": time.perf_counter() - self._wall,
             "cpu_seconds": time.process_time() - self._cpu,
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "loaded": [name for name in ("jax", "torch") if name in sys.modules],
         }
         self._out.write(json.dumps(timing | fields) + "\n")
         self._out.flush()
 
 
 class Side:
-    """The benchmark's end: a process of one side, which is ready once it has answered the first time."""
+    """The benchmark's end: a process of one side, which is ready once it has answered the first time.
 
-    def __init__(self, name: str, module: str, settings: dict[str, Any]):
+    What it compiles goes to a cache of its own in `folder`, empty at first: its first turn is as slow as a first turn is.
+    """
+
+    def __init__(self, name: str, module: str, settings: dict[str, Any], folder: Path):
         self.name = name
-        # Threads of OpenMP that spin while the other side has its turn would slow it down.
-        self._child = Child(f"kdjax.benchmark.{module}", settings, {"OMP_WAIT_POLICY": "passive"})
+        self._cache = tempfile.TemporaryDirectory(dir=folder, prefix="compiled-")
+        caches = dict.fromkeys(("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"), self._cache.name)
+        self._child = Child(f"kdjax.benchmark.{module}", settings, caches)
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command and wait for its reply.
@@ -71,3 +78,4 @@ class Side:
             self._child.kill()
         else:
             self._child.close()
+        self._cache.cleanup()

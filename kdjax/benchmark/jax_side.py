@@ -16,8 +16,9 @@ from kdjax.benchmark.channel import Channel
 from kdjax.benchmark.workload import load
 from kdjax.decoding import Constraint, Generator
 from kdjax.student import LoraConfig, Student, load_student
-from kdjax.training import MicroBatch, Rows, Trainer, adamw, lay_out, learning_rate_schedule, plan_groups
+from kdjax.training import MicroBatch, Rows, Trainer, adamw, lay_out, plan_groups
 from kdjax.training.clock import compile_seconds
+from kdjax.training.step import TrainState
 
 MATMUL_ROWS, MATMUL_REPEATS = 2048, 10
 
@@ -25,7 +26,6 @@ MATMUL_ROWS, MATMUL_REPEATS = 2048, 10
 def main() -> None:
     """Do the task that the settings name until the channel closes."""
     settings, channel = json.loads(sys.argv[1]), Channel()
-    jax.config.update("jax_compilation_cache_dir", settings["xla_cache"])
     {"step": step, "train": train, "generate": generate, "matmul": matmul}[settings["task"]](settings, channel)
 
 
@@ -39,16 +39,26 @@ def _student(settings) -> Student:
 
 
 def _trainer(student: Student, settings) -> Trainer:
-    optimizer = adamw(learning_rate_schedule(settings["learning_rate"], 1000, 0.0), 0.0, 1.0)
-    return Trainer(student.graph, student.base, optimizer, 0.0)
+    optimizer = adamw(lambda step: settings["learning_rate"], weight_decay=0.0, max_grad_norm=1.0)
+    return Trainer(student.graph, student.base, optimizer, 0.0, settings["remat"])
+
+
+def _save(student: Student, state: TrainState, folder: str, channel: Channel) -> None:
+    """{"save": folder}: the adapter as it is, for the other side."""
+    student.adapter = jax.device_get(state.adapter)  # a copy: the next step takes over the state's buffers
+    student.save_adapter(folder)
+    channel.reply()
 
 
 def step(settings, channel: Channel) -> None:
-    """{"tokens": [[…]]}: one optimizer step on all next-token predictions of a batch without padding."""
+    """{"tokens": [[…]]}: one optimizer step on all next-token predictions of a batch without padding. {"save": folder}."""
     student = _student(settings)
     trainer = _trainer(student, settings)
     state = trainer.init(student.adapter)
     for command in channel:
+        if "save" in command:
+            _save(student, state, command["save"], channel)
+            continue
         compiled = compile_seconds()
         batch = _whole_rows(np.asarray(command["tokens"], np.int32), trainer.devices)
         state, metrics = trainer.step(state, [batch], jax.random.key(0))
@@ -73,7 +83,7 @@ def _whole_rows(tokens: np.ndarray, devices: int) -> MicroBatch:
 
 
 def train(settings, channel: Channel) -> None:
-    """{"members": […]}: one optimizer step on these examples. {"warm": [[…]]}: compile what these steps need. {"save": folder}: the adapter."""
+    """{"members": […]}: one optimizer step on these examples. {"warm": [[…]]}: compile what these steps need. {"save": folder}."""
     student = _student(settings)
     trainer = _trainer(student, settings)
     state = trainer.init(student.adapter)
@@ -88,16 +98,14 @@ def train(settings, channel: Channel) -> None:
     for command in channel:
         compiled = compile_seconds()
         if "save" in command:
-            student.adapter = state.adapter
-            student.save_adapter(command["save"])
-            channel.reply()
+            _save(student, state, command["save"], channel)
             continue
         if "warm" in command:
             spare = trainer.init(student.adapter)  # what is learnt from the warm-up is thrown away
             planned = (batch for members in command["warm"] for batch in batches(members))
             for batch in {batch.rows.tokens.shape: batch for batch in planned}.values():
                 spare, metrics = trainer.step(spare, [batch], key)
-            channel.reply(loss=float(metrics["loss"]), compile_seconds=compile_seconds() - compiled)
+            channel.reply(loss=float(metrics["loss"]))
             continue
         laid = batches(command["members"])
         state, metrics = trainer.step(state, laid, key)
@@ -111,7 +119,7 @@ def train(settings, channel: Channel) -> None:
 
 
 def generate(settings, channel: Channel) -> None:
-    """{"members": […], "mode"}: answers to test prompts. {"gap": [member, ids]}: the two largest logits after these ids."""
+    """{"members": […], "mode"}: answers to test prompts. {"gap": [member, ids]}: the two likeliest next tokens after these ids, and their logits."""
     student = _student(settings)
     work = load(settings["workload"])
     generator = Generator(
@@ -126,7 +134,8 @@ def generate(settings, channel: Channel) -> None:
             member, ids = command["gap"]
             tokens = [*work.test[member].prompt_ids, *ids]
             logits = np.asarray(student.logits(np.asarray([tokens])))[0, -1]
-            channel.reply(top=np.sort(logits)[-2:].tolist())
+            likeliest = np.argsort(logits)[:-3:-1]
+            channel.reply(ids=likeliest.tolist(), logits=logits[likeliest].tolist())
             continue
         members, calls, saved = command["members"], generator.calls, generator.calls_saved
         prompts = [work.test[i] for i in members]

@@ -11,17 +11,13 @@ import matplotlib.pyplot as plt
 OURS = "kdjax"
 TITLES = {"step": "The same step", "job": "The real job", "generation": "Generation"}
 FORMULA = "MFU = 4 · N · tokens computed ÷ (seconds · rate of a plain matrix product)"
+MANY = 20  # rounds from which on there is a 95th percentile
 
 
 def ratios(replies: dict[str, list[dict]], side: str, ours: str) -> np.ndarray:
-    """Examples per second of `ours` over those of `side`, one ratio per round."""
-    rate = {name: np.array([row["examples"] / row["seconds"] for row in replies[name]]) for name in (ours, side)}
+    """Real tokens per second of `ours` over those of `side`, one ratio per round: packs hold other examples than our steps."""
+    rate = {name: np.array([row["real_tokens"] / row["seconds"] for row in replies[name]]) for name in (ours, side)}
     return rate[ours] / rate[side]
-
-
-def ours_of(replies: dict[str, list[dict]]) -> str:
-    """Our side; in generation the mode that computes what the other side does."""
-    return OURS if OURS in replies else f"{OURS}, none"
 
 
 def markdown(found: dict) -> str:
@@ -31,7 +27,9 @@ def markdown(found: dict) -> str:
         f"{machine['model']}, N = {machine['linear_parameters'] / 1e6:.1f} million parameters in linear layers; "
         f"{machine['examples']} {'synthetic ' if machine['synthetic'] else ''}training examples of {machine['mean_tokens']:.0f} "
         f"tokens, of which {machine['shared_tokens']} are shared and {machine['mean_targets']:.0f} are targets. "
-        f"Plain matrix product: {machine['matmul_rate'] / 1e9:.0f} Gflop/s. {FORMULA}."
+        f"Plain matrix product: {machine['matmul_rate'] / 1e9:.0f} Gflop/s. {FORMULA}. kdjax is faster by: real tokens per "
+        f"second of kdjax ÷ those of the other side, the median of the rounds and [smallest, largest]; real tokens are "
+        f"counted without padding, and each example's in full."
     )
     lines = [
         f"**{machine['cpu']}, {machine['cores']} cores; {', '.join(machine['devices'])}; {machine['dtype']}**",
@@ -46,18 +44,18 @@ def markdown(found: dict) -> str:
                 "",
                 f"**{title}**, {_conditions(part, found)}",
                 "",
-                *_table(found[part]["replies"], machine),
+                *_table(found[part], machine),
             ]
     if "startup" in found:
         lines += ["", "**Start-up**, from the command to the first training step:", ""]
-        lines += [f"* {name} compile cache: {seconds:.1f} s" for name, seconds in found["startup"].items()]
+        lines += [f"* {name} compile cache: {seconds:.1f} s" for name, seconds in found["startup"]["seconds"].items()]
     if "growth" in found:
         lines += [
             "",
             "**Growth**, µs per token; by sessions of their prompts, when they are answered, else of a training step:",
             "",
         ]
-        for kind, values in found["growth"].items():
+        for kind, values in found["growth"]["microseconds"].items():
             lines.append(f"* by {kind}: " + ", ".join(f"{size}: {value:.0f}" for size, value in values.items()))
     return "\n".join(lines) + "\n"
 
@@ -65,9 +63,13 @@ def markdown(found: dict) -> str:
 def _conditions(part: str, found: dict) -> str:
     content = found[part]
     if part == "step":
-        return f"torch with {content['threads']} threads (the best of {', '.join(content['thread_seconds'])})"
+        tried = ", ".join(content["thread_seconds"])
+        return f"torch with {content['threads']} threads (the best of {tried}); {_losses(content)}"
     if part == "job":
-        return "one optimizer step at a time, the same examples in the same order"
+        return (
+            "one optimizer step at a time, the same examples in the same order; a step of packs holds another number of "
+            f"examples, so it is by real tokens per second that kdjax is compared; {_losses(content)}"
+        )
     equal, ties = content["answers"]["equal"], content["answers"]["ties"]
     sizes = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in content["batch_sizes"].items())
     calls = {
@@ -79,25 +81,34 @@ def _conditions(part: str, found: dict) -> str:
         f"{name.removeprefix(f'{OURS}, ')} {done} of {done + saved}" for name, (done, saved) in calls.items()
     )
     return (
-        f"greedy; without a constraint {equal} answers are equal and {ties} differ where two logits tie; "
-        f"transformers by batch size: {sizes}; calls of the decoder that are left where forced tokens go along: {joined}"
+        f"greedy; transformers is compared with mode none, where {equal} answers are equal and {ties} differ where two "
+        f"logits tie; transformers by batch size: {sizes}; calls of the decoder that are left where forced tokens go along: "
+        f"{joined}; the three modes of kdjax share a process, and so its peak"
     )
 
 
-def _table(replies: dict[str, list[dict]], machine: dict) -> list[str]:
-    headings = [
-        *("side", "examples/s", "kdjax is faster by", "real tokens/s", "padded tokens/s", "s per unit, p50", "p95"),
-        *("CPU-s", "MFU", "compile s", "peak GiB"),
-    ]
-    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * (len(headings) - 1)]
-    ours = ours_of(replies)
-    for name in sorted(replies, key=lambda name: (not name.startswith(ours), not name.startswith(OURS), name)):
-        rows = replies[name]
-        lines.append("| " + " | ".join([name, *_cells(name, rows, replies, ours, machine)]) + " |")
+def _losses(content: dict) -> str:
+    first, last = (
+        ", ".join(f"{name} {values[place]:.4f}" for name, values in content["losses"].items()) for place in (0, -1)
+    )
+    return f"loss of the first step: {first}; of the last: {last}"
+
+
+def _table(content: dict, machine: dict) -> list[str]:
+    replies, first = content["replies"], content["first_turn"]
+    ours = OURS if OURS in replies else f"{OURS}, none"  # the mode that computes what the other side does
+    order = sorted(replies, key=lambda name: (not name.startswith(ours), not name.startswith(OURS), name))
+    rows = [_cells(name, replies, ours, first[name], machine) for name in order]
+    shown = [heading for heading in rows[0] if any(cells[heading] for cells in rows)]
+    lines = ["| side | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
+    for name, cells in zip(order, rows, strict=True):
+        lines.append(f"| {name} | " + " | ".join(cells[heading] for heading in shown) + " |")
     return lines
 
 
-def _cells(name: str, rows: list[dict], replies, ours: str, machine: dict) -> list[str]:
+def _cells(name: str, replies: dict[str, list[dict]], ours: str, first: float, machine: dict) -> dict[str, str]:
+    """Heading → cell; a column that is empty for all sides is not shown."""
+    rows = replies[name]
     seconds = np.array([row["seconds"] for row in rows])
 
     def rate(field: str) -> float | None:
@@ -105,22 +116,25 @@ def _cells(name: str, rows: list[dict], replies, ours: str, machine: dict) -> li
         return float(np.median(values)) if values else None
 
     found = ratios(replies, name, ours)
-    ratio = "" if name == ours else f"{np.median(found):.2f} × [{found.min():.2f}, {found.max():.2f}]"
     padded = rate("padded_tokens")
-    mfu = None if padded is None else 4 * machine["linear_parameters"] * padded / machine["matmul_rate"]
-    compiled = max((row.get("compile_seconds", 0.0) for row in rows), default=0.0)
-    return [
-        f"{rate('examples'):.3f}",
-        ratio,
-        _number(rate("real_tokens"), ".0f"),
-        _number(padded, ".0f"),
-        f"{np.percentile(seconds, 50):.2f}",
-        f"{np.percentile(seconds, 95):.2f}",
-        f"{np.median([row['cpu_seconds'] for row in rows]):.2f}",
-        _number(mfu if "new_tokens" not in rows[0] else None, ".0%"),
-        f"{compiled:.1f}",
-        f"{max(row['peak_bytes'] for row in rows) / 2**30:.2f}",
-    ]
+    generated = "new_tokens" in rows[0]
+    mfu = None if padded is None or generated else 4 * machine["linear_parameters"] * padded / machine["matmul_rate"]
+    spread = f"{seconds.min():.2f}–{seconds.max():.2f}" if len(rows) < MANY else f"{np.percentile(seconds, 95):.2f}"
+    return {
+        "examples/s": f"{rate('examples'):.3f}",
+        "kdjax is faster by": ""
+        if name.startswith(OURS)
+        else f"{np.median(found):.2f} × [{found.min():.2f}, {found.max():.2f}]",
+        "real tokens/s": f"{rate('real_tokens'):.0f}",
+        "padded tokens/s": _number(padded, ".0f"),
+        "new tokens/s": _number(rate("new_tokens"), ".1f"),
+        "s per unit, p50": f"{np.median(seconds):.2f}",
+        "min–max" if len(rows) < MANY else "p95": spread,
+        "CPU-s": f"{np.median([row['cpu_seconds'] for row in rows]):.2f}",
+        "MFU": _number(mfu, ".0%"),
+        "first turn − median, s": f"{first:.1f}",
+        "peak GiB": f"{max(row['peak_bytes'] for row in rows) / 2**30:.2f}",
+    }
 
 
 def _number(value: float | None, form: str) -> str:
@@ -130,7 +144,7 @@ def _number(value: float | None, form: str) -> str:
 def plot(found: dict, path: Path) -> None:
     """One picture: examples per second of every side and round, and how the time per token grows."""
     parts = [part for part in TITLES if part in found]
-    growth = found.get("growth", {})
+    growth = found.get("growth", {}).get("microseconds", {})
     panels = len(parts) + len(growth)
     if not panels:
         return

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 
 from kdjax.benchmark.channel import Channel
-
-ROWS = 4  # of TRL's device batch, as of ours
 
 
 def main() -> None:
@@ -29,14 +27,14 @@ def _model(settings) -> torch.nn.Module:
     return transformers.AutoModelForCausalLM.from_pretrained(settings["folder"], dtype=torch.float32)
 
 
-def _with_lora(model: torch.nn.Module, settings) -> torch.nn.Module:
-    lora = settings["lora"]
-    return get_peft_model(model, LoraConfig(r=lora["r"], lora_alpha=lora["lora_alpha"], target_modules="all-linear"))
+def _with_adapter(settings, trained: bool) -> PeftModel:
+    """The model with the adapter that the JAX side saved: both sides start from the same weights."""
+    return PeftModel.from_pretrained(_model(settings), settings["adapter"], is_trainable=trained)
 
 
 def step(settings, channel: Channel) -> None:
     """{"tokens": [[…]]}: one optimizer step on all next-token predictions of a batch without padding."""
-    model = _with_lora(_model(settings), settings).train()
+    model = _with_adapter(settings, trained=True).train()
     forward = torch.compile(model) if settings["compile"] else model
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings["learning_rate"], weight_decay=0.0)
@@ -61,24 +59,24 @@ def train(settings, channel: Channel) -> None:
     examples = json.loads(Path(settings["workload"]).read_text())["train"]
     chosen = [examples[i] for i in settings["order"]]
     rows = Dataset.from_list([{"input_ids": p + c, "completion_mask": [0] * len(p) + [1] * len(c)} for p, c in chosen])
-    packed = {"packing": True, "max_length": settings["pack_length"]} if settings["packing"] else {"max_length": None}
-    batch = settings["batch_size"]
+    arguments = {"max_length": None} | settings["arguments"]
+    own = SFTConfig.per_device_train_batch_size  # the default, for who does not choose
+    per_step = settings["batch_size"] // arguments.get("per_device_train_batch_size", own)
     config = SFTConfig(
         output_dir=settings["scratch"],
-        per_device_train_batch_size=1 if settings["packing"] else ROWS,
-        gradient_accumulation_steps=_packs_per_step(settings, chosen) if settings["packing"] else batch // ROWS,
-        gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_accumulation_steps=_packs_per_step(settings, chosen) if "packing" in arguments else max(1, per_step),
         learning_rate=settings["learning_rate"],
+        lr_scheduler_type="constant",
         completion_only_loss=True,
         num_train_epochs=1,
         bf16=False,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=True,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        **packed,
+        **arguments,
     )
 
     class InOrder(SFTTrainer):
@@ -86,12 +84,17 @@ def train(settings, channel: Channel) -> None:
             return SequentialSampler(dataset or self.train_dataset)
 
         def training_step(self, model, inputs, *args, **kwargs):
-            ids = inputs["input_ids"]
-            packed = "position_ids" in inputs
-            seen["padded_tokens"] += ids.numel()
-            seen["real_tokens"] += ids.numel() if packed else int(inputs["attention_mask"].sum())
-            seen["examples"] += int((inputs["position_ids"] == 0).sum()) if packed else len(ids)
-            return super().training_step(model, inputs, *args, **kwargs)
+            seen["padded_tokens"] += inputs["input_ids"].numel()
+            if "position_ids" in inputs:  # 0 1 2 … of each example in a pack, and 0 0 0 … of what fills it up
+                examples = int((inputs["position_ids"] == 1).sum())
+                seen["examples"] += examples
+                seen["real_tokens"] += examples + int((inputs["position_ids"] > 0).sum())
+            else:
+                seen["examples"] += len(inputs["input_ids"])
+                seen["real_tokens"] += int(inputs["attention_mask"].sum())
+            loss = super().training_step(model, inputs, *args, **kwargs)
+            seen["loss"] += loss.item()  # TRL divides each by the targets of the whole step: the sum is its mean
+            return loss
 
     class OneByOne(transformers.TrainerCallback):
         """Waits for a command before each step, and answers after it."""
@@ -104,32 +107,25 @@ def train(settings, channel: Channel) -> None:
             channel.reply(**seen)
             seen.update(dict.fromkeys(seen, 0))
 
-    seen = {"examples": 0, "real_tokens": 0, "padded_tokens": 0}
-    model = _model(settings)
-    lora = settings["lora"]
-    peft_config = LoraConfig(
-        r=lora["r"], lora_alpha=lora["lora_alpha"], target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    seen = {"examples": 0, "real_tokens": 0, "padded_tokens": 0, "loss": 0.0}
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(Path(settings["tokenizer"]) / "tokenizer.json"),
         eos_token=settings["eos_token"],
         pad_token=settings["eos_token"],
     )
-    trainer = InOrder(
-        model, config, train_dataset=rows, processing_class=tokenizer, peft_config=peft_config, callbacks=[OneByOne()]
-    )
-    trainer.train()
+    model = _with_adapter(settings, trained=True)
+    InOrder(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[OneByOne()]).train()
 
 
 def _packs_per_step(settings, chosen) -> int:
     """How many packs hold about one optimizer step's examples."""
     mean = sum(len(p) + len(c) for p, c in chosen) / len(chosen)
-    return max(1, round(settings["batch_size"] * mean / settings["pack_length"]))
+    return max(1, round(settings["batch_size"] * mean / settings["arguments"]["max_length"]))
 
 
 def generate(settings, channel: Channel) -> None:
     """{"members": […], "batch_size"}: greedy answers to test prompts, longest first, padded on the left; the adapter is merged."""
-    model = PeftModel.from_pretrained(_model(settings), settings["adapter"]).merge_and_unload().eval()
+    model = _with_adapter(settings, trained=False).merge_and_unload().eval()
     prompts = json.loads(Path(settings["workload"]).read_text())["test"]
     eos, steps = settings["eos_ids"], settings["max_new_tokens"]
     for command in channel:

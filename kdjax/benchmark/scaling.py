@@ -1,0 +1,93 @@
+"""What is measured of our side alone: the machine's matrix products, the start, and how the time grows with the work."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.benchmark.bench import Bench, seconds
+from kdjax.benchmark.channel import Side
+from kdjax.errors import InputError
+from kdjax.reporting import read_jsonl
+from kdjax.sources import cache_root
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW, SESSIONS = 256, 10  # tokens of a row and test sessions, before they are doubled
+
+
+def matmul_rate(bench: Bench) -> float:
+    """flop/s of plain matrix products of the student's shapes, the best of five tries."""
+    shape = (bench.shape.hidden_size, bench.shape.intermediate_size)
+    with bench.ours("matmul", shape=shape) as side:
+        return max(side.ask()["rate"] for _ in range(5))
+
+
+def start_up(bench: Bench) -> dict:
+    """Seconds from the command to the first training step of the main job: with an empty compile cache, then with a full one."""
+    found = {}
+    again = bench.folder / "startup"
+    shutil.rmtree(again, ignore_errors=True)  # of a benchmark that was killed here: cold must be cold
+    cache = again / "cache"
+    cache.mkdir(parents=True)
+    (cache / "models").symlink_to(cache_root() / "models")
+    for name in ("cold", "warm"):
+        workdir = again / name
+        command = [
+            *(sys.executable, "launch.py", "--config=configs/sft_rules.py", f"--workdir={workdir}"),
+            *("--config.teacher.kind=annotations", "--config.train.max_steps=1", "--config.eval.max_sessions=1"),
+            f"--config.student.source={bench.config.student.source}",
+        ]
+        environment = os.environ | {"KDJAX_CACHE": str(cache)}
+        started = time.time()
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InputError(f"benchmark: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        step = next(row for row in read_jsonl(workdir / "log.jsonl") if row["event"] == "step")
+        found[name] = datetime.fromisoformat(step["time"]).timestamp() - started
+    return {"seconds": found}
+
+
+def growth(bench: Bench) -> dict:
+    """Microseconds per token: of a training step by the length of a single row and by the number of rows, of generation by that of sessions.
+
+    Generation's are tokens of prompts, each counted as if nothing were shared.
+    """
+    settings, doublings = bench.config.eval, [2**i for i in range(bench.config.benchmark.growth_points)]
+    lengths = [ROW * n for n in doublings if ROW * n <= bench.shape.max_position_embeddings]
+    sessions = [SESSIONS * n for n in doublings if SESSIONS * n <= len(bench.work.test)]
+    with bench.ours("step") as side:
+
+        def step(rows: int, length: int) -> float:
+            tokens = bench.text(rows, length + 1)
+            return _per_token(bench, side, f"a step of {rows} × {length} tokens", rows * length, {"tokens": tokens})
+
+        by_length = {length: step(1, length) for length in lengths}
+        by_rows = {rows: step(rows, ROW) for rows in doublings}
+    sizes = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size, "buckets": settings.buckets}
+    with bench.ours("generate", **sizes) as side:
+
+        def answers(count: int) -> float:
+            tokens = sum(map(len, bench.work.test[:count]))
+            command = {"members": list(range(count)), "mode": "items"}
+            return _per_token(bench, side, f"answers to {count} sessions", tokens, command)
+
+        by_sessions = {count: answers(count) for count in sessions}
+    return {"microseconds": {"length": by_length, "rows": by_rows, "sessions": by_sessions}}
+
+
+def _per_token(bench: Bench, side: Side, what: str, tokens: int, command: dict) -> float:
+    """Microseconds, the median of three turns after a warm-up."""
+    side.ask(**command)
+    replies = [side.ask(**command) for _ in range(3)]
+    if any(reply["compile_seconds"] for reply in replies):
+        raise InputError(f"benchmark: {what}: compiled again after the warm-up")
+    found = 1e6 * float(np.median(seconds(replies))) / tokens
+    bench.log.say(f"growth: {what}, {found:.0f} µs per token")
+    return found
+
+

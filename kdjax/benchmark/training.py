@@ -1,0 +1,111 @@
+"""Training: the same step on full rows, and the real job against TRL; the losses of both sides have to agree."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
+
+from kdjax.benchmark.bench import Bench, Replies, cores, more_than_median, seconds
+from kdjax.errors import InputError
+from kdjax.training import batch_members
+
+FIRST = 1e-3  # how far apart losses may be in the first step
+LATER = 1e-2  # after it: rounding adds up from step to step, through the optimizer
+ROWS = 4  # examples of TRL's batch on a device, where that is not left to TRL
+
+
+def same_step(bench: Bench) -> dict:
+    """The same optimizer step on the same full rows: no sharing, no padding, every token a target."""
+    settings = bench.config.benchmark
+    tokens = bench.text(settings.step_rows, settings.step_length + 1)
+    adapter = bench.folder / "initial"
+    with ExitStack() as running:
+        ours = running.enter_context(bench.ours("step"))
+        ours.ask(save=str(adapter))
+        tried = _by_threads(bench, tokens, str(adapter))
+        threads = min(tried, key=tried.get)
+        turns = {"kdjax": lambda _: ours.ask(tokens=tokens)}
+        for name, compiled in {"torch eager": False, "torch.compile": True}.items():
+            more = {"adapter": str(adapter), "compile": compiled, "threads": threads}
+            side = running.enter_context(bench.theirs(name, "step", **more))
+            turns[name] = lambda _, side=side: side.ask(tokens=tokens)
+        first = {name: turn(0) for name, turn in turns.items()}
+        replies = bench.alternate("same step", turns)
+    count = settings.step_rows * settings.step_length
+    for row in chain.from_iterable(replies.values()):
+        row |= {"examples": settings.step_rows, "real_tokens": count, "padded_tokens": count}
+    losses = _losses(first, replies)
+    agree("the same step", losses)
+    extra = {name: more_than_median(first[name], rows) for name, rows in replies.items()}
+    return {"replies": replies, "losses": losses, "first_turn": extra, "threads": threads, "thread_seconds": tried}
+
+
+def _by_threads(bench: Bench, tokens: list[list[int]], adapter: str) -> dict[int, float]:
+    """Number of threads → seconds of eager torch's step, the better of two after a warm-up."""
+    with bench.theirs("torch eager", "step", adapter=adapter, compile=False) as side:
+        side.ask(tokens=tokens)
+        counts = sorted({1, cores() // 2, cores()} - {0})
+        return {n: min(seconds([side.ask(tokens=tokens, threads=n) for _ in range(2)])) for n in counts}
+
+
+def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
+    """Optimizer steps of the real job: the same examples in the same order (a packed step holds about as many)."""
+    config, work = bench.config, bench.work
+    size, pack = config.train.batch_size, config.benchmark.pack_length
+    # One step more than there are rounds: the first is everybody's warm-up.
+    steps = [batch_members(len(work.train), size, config.seed, step) for step in range(bench.rounds + 1)]
+    trl = {
+        "adapter": str(bench.folder / "initial"),
+        "tokenizer": str(bench.folder / "tokenizer"),
+        "eos_token": eos_token,
+        "order": list(chain.from_iterable(steps)),
+        "batch_size": size,
+        "scratch": str(bench.folder / "trl"),
+        "threads": threads,
+    }
+    padded = {"per_device_train_batch_size": ROWS, "gradient_checkpointing": False}
+    packed = {"per_device_train_batch_size": 1, "gradient_checkpointing": False, "packing": True, "max_length": pack}
+    variants = {
+        "TRL, padded": padded,
+        "TRL, packed": packed,
+        # Packs are filled up to one length, else there would be a program for each.
+        "TRL, packed, compiled": packed | {"torch_compile": True, "pad_to_multiple_of": pack},
+        "TRL, as it comes": {},
+    }
+    with ExitStack() as running:
+        ours = running.enter_context(bench.ours("train"))
+        ours.ask(save=trl["adapter"])
+        cold, warm = (ours.ask(warm=steps)["seconds"] for _ in range(2))
+        turns = {"kdjax": lambda step: ours.ask(members=steps[step])}
+        for name, arguments in variants.items():
+            side = running.enter_context(bench.theirs(name, "train", **trl, arguments=arguments))
+            turns[name] = lambda step, side=side: side.ask()
+        first = {name: turn(0) for name, turn in turns.items()}
+        after = {name: lambda number, turn=turn: turn(number + 1) for name, turn in turns.items()}
+        replies = bench.alternate("real job", after)
+        ours.ask(save=str(bench.folder / "adapter"))
+    losses = _losses(first, replies)
+    same = [name for name in turns if "packing" not in variants.get(name, {})]
+    for field in ("examples", "real_tokens"):
+        done = {name: [row[field] for row in replies[name]] for name in same}
+        if any(done[name] != done["kdjax"] for name in same):
+            raise InputError(f"benchmark: the real job: the sides do not do the same work, {field} by round: {done}")
+    agree("the real job", {name: losses[name] for name in same})
+    extra = {name: more_than_median(first[name], rows) for name, rows in replies.items()}
+    return {"replies": replies, "losses": losses, "first_turn": extra | {"kdjax": max(0.0, cold - warm)}}
+
+
+def _losses(first: Mapping[str, dict], replies: Replies) -> dict[str, list[float]]:
+    """Side → its loss in the first step, then in each round."""
+    return {name: [reply["loss"] for reply in (first[name], *rows)] for name, rows in replies.items()}
+
+
+def agree(what: str, losses: Mapping[str, Sequence[float]]) -> None:
+    """Compare the losses of all sides, step by step; they start from the same adapter.
+
+    Raises:
+        InputError: those of the first step are further apart than FIRST, or those of a later one than LATER.
+    """
+    for step, values in enumerate(zip(*losses.values(), strict=True)):
+        if not max(values) - min(values) <= (LATER if step else FIRST):  # nan is no agreement
+            named = ", ".join(f"{name} {value:.6f}" for name, value in zip(losses, values, strict=True))
+            raise InputError(f"benchmark: {what}: the sides do not compute the same, loss of step {step}: {named}")
