@@ -47,7 +47,9 @@ def check_settings(config: ConfigDict) -> None:
     for field, only in ONLY.items():
         section, name = field.split(".")
         if config[section][name] != only:
-            raise InputError(f"config.{field}={config[section][name]!r}: the benchmark has both sides at {only!r} alone")
+            raise InputError(
+                f"config.{field}={config[section][name]!r}: the benchmark has both sides at {only!r} alone"
+            )
     if len(config.data.domains) != 1:
         raise InputError(f"config.data.domains={config.data.domains!r}: the benchmark takes one domain")
     if config.train.batch_size % TRL_BATCH:

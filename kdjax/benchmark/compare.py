@@ -49,7 +49,10 @@ def run(config: ConfigDict, workdir: str) -> None:
 
         def part(name: str, take) -> None:
             if name not in found and (name in config.benchmark.parts or name == "machine"):
-                taken = take() | {"versions": versions(), "time": datetime.now().astimezone().isoformat(timespec="seconds")}
+                taken = take() | {
+                    "versions": versions(),
+                    "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+                }
                 write_json(folder / "results.json", found | {name: taken})
                 found.update(read(folder / "results.json"))  # as it is read when the benchmark goes on another day
 

@@ -48,7 +48,9 @@ def _by_batch_size(bench: Bench, settings: dict, members: list[int]) -> dict[int
         return {size: side.ask(members=members, batch_size=size)["seconds"] for size in sizes}
 
 
-def same_answers(jax_side: Side, parts: Sequence[Sequence[int]], ours: list[dict], theirs: list[dict]) -> dict[str, int]:
+def same_answers(
+    jax_side: Side, parts: Sequence[Sequence[int]], ours: list[dict], theirs: list[dict]
+) -> dict[str, int]:
     """How many answers are equal; where one differs, the two tokens have to be a tie within rounding.
 
     Raises:

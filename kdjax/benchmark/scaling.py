@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -39,17 +41,35 @@ def start_up(bench: Bench) -> dict:
         workdir = again / name
         command = [
             *(sys.executable, "launch.py", "--config=configs/sft_rules.py", f"--workdir={workdir}"),
-            *("--config.teacher.kind=annotations", "--config.train.max_steps=1", "--config.eval.max_sessions=1"),
-            f"--config.student.source={bench.config.student.source}",
+            *("--config.teacher.kind=annotations", f"--config.student.source={bench.config.student.source}"),
         ]
-        environment = os.environ | {"KDJAX_CACHE": str(cache)}
-        started = time.time()
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise InputError(f"benchmark: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        step = next(row for row in read_jsonl(workdir / "log.jsonl") if row["event"] == "step")
-        found[name] = datetime.fromisoformat(step["time"]).timestamp() - started
+        found[name] = first_step(command, os.environ | {"KDJAX_CACHE": str(cache)}, workdir / "log.jsonl")
     return {"seconds": found}
+
+
+def first_step(command: Sequence[str], environment: Mapping[str, str], log: Path) -> float:
+    """Seconds until a run has written its first training step into its log; then it is ended.
+
+    Raises:
+        InputError: it ended before; its last words are shown.
+    """
+    started = time.time()
+    with tempfile.TemporaryFile() as words:
+        run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=words, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                ended = run.poll() is not None  # asked first: what it wrote at last is still read
+                steps = [row for row in (read_jsonl(log) if log.is_file() else []) if row["event"] == "step"]
+                if steps:
+                    return datetime.fromisoformat(steps[0]["time"]).timestamp() - started
+                if ended:
+                    words.seek(0)
+                    said = words.read().decode(errors="replace")
+                    raise InputError(f"benchmark: {' '.join(command)} ended before its first step:\n{said[-2000:]}")
+                time.sleep(0.1)
+        finally:
+            run.kill()
+            run.wait()
 
 
 def growth(bench: Bench) -> dict:
@@ -89,5 +109,3 @@ def _per_token(bench: Bench, side: Side, what: str, tokens: int, command: dict) 
     found = 1e6 * float(np.median(seconds(replies))) / tokens
     bench.log.say(f"growth: {what}, {found:.0f} µs per token")
     return found
-
-

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 
+import numpy as np
+
 from kdjax.benchmark.bench import Bench, Replies, cores, more_than_median, seconds
 from kdjax.errors import InputError
 from kdjax.training import batch_members
@@ -106,6 +108,6 @@ def agree(what: str, losses: Mapping[str, Sequence[float]]) -> None:
         InputError: those of the first step are further apart than FIRST, or those of a later one than LATER.
     """
     for step, values in enumerate(zip(*losses.values(), strict=True)):
-        if not max(values) - min(values) <= (LATER if step else FIRST):  # nan is no agreement
+        if not np.ptp(values) <= (LATER if step else FIRST):  # a loss that is nan agrees with none
             named = ", ".join(f"{name} {value:.6f}" for name, value in zip(losses, values, strict=True))
             raise InputError(f"benchmark: {what}: the sides do not compute the same, loss of step {step}: {named}")

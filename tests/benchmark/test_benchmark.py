@@ -6,11 +6,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from configs.benchmark import get_config
+from kdjax.benchmark.bench import Bench, read
 from kdjax.benchmark.channel import Side
+from kdjax.benchmark.checks import check_settings
+from kdjax.benchmark.generation import TIE, same_answers
+from kdjax.benchmark.scaling import first_step
+from kdjax.benchmark.training import agree
 from kdjax.errors import InputError
+from kdjax.reporting import RunLog
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,15 +53,16 @@ def test_both_sides_are_measured_in_turns(measured):
 
 
 def test_both_sides_do_the_same_work(measured):
-    """The same loss on the same rows, the same real tokens of the same examples, the same answers to all test prompts."""
+    """The same losses, the same real tokens of the same examples, the same answers to all test prompts."""
     found = json.loads((measured[0] / "results.json").read_text())
-    losses = list(found["step"]["losses"].values())
-    assert max(losses) - min(losses) < 1e-3
+    for part, sides in {"step": ("kdjax", "torch eager", "torch.compile"), "job": ("kdjax", "TRL, padded")}.items():
+        losses = np.array([found[part]["losses"][side] for side in sides])
+        assert losses.shape == (len(sides), 3) and np.ptp(losses, axis=0).max() < 1e-3
     job = found["job"]["replies"]
     for ours, padded in zip(job["kdjax"], job["TRL, padded"], strict=True):
         assert ours["examples"] == padded["examples"] and ours["real_tokens"] == padded["real_tokens"]
-    for row in job["TRL, packed"]:
-        assert row["examples"] > 0 and row["real_tokens"] > 0
+    for packed, compiled in zip(job["TRL, packed"], job["TRL, packed, compiled"], strict=True):
+        assert packed["real_tokens"] == packed["padded_tokens"] == compiled["real_tokens"] < compiled["padded_tokens"]
     generation = found["generation"]
     assert generation["answers"]["equal"] + generation["answers"]["ties"] == 40
     none, theirs = generation["replies"]["kdjax, none"], generation["replies"]["transformers"]
@@ -60,18 +70,106 @@ def test_both_sides_do_the_same_work(measured):
         assert [row["new_tokens"] for row in none] == [row["new_tokens"] for row in theirs]
 
 
-def test_nothing_is_compiled_after_the_warm_up(measured):
-    """The first reply carries what was compiled before the rounds; the others compile nothing."""
+def test_no_side_loads_the_other_framework(measured):
     found = json.loads((measured[0] / "results.json").read_text())
     for part in ("step", "job", "generation"):
         for name, rows in found[part]["replies"].items():
-            assert not any(row.get("compile_seconds") for row in rows[1:]), (part, name)
+            only = ["jax"] if name.startswith("kdjax") else ["torch"]
+            assert all(row["loaded"] == only for row in rows), (part, name)
 
 
-def test_a_side_that_dies_is_told_with_its_last_words():
-    settings = {"task": "step", "xla_cache": "/nowhere"}  # no source is named
-    with Side("broken", "jax_side", settings) as side, pytest.raises(InputError, match="the side 'broken' died"):
+def test_the_start_and_the_growth_are_measured(measured):
+    found = json.loads((measured[0] / "results.json").read_text())
+    assert all(0 < seconds < 120 for seconds in found["startup"]["seconds"].values())
+    growth = found["growth"]["microseconds"]
+    assert growth.keys() == {"length", "rows", "sessions"}
+    assert all(value > 0 for values in growth.values() for value in values.values())
+
+
+def test_measurements_of_other_versions_are_not_mixed(measured, tmp_path):
+    found = json.loads((measured[0] / "results.json").read_text())
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(found))
+    assert read(path) == found
+    found["job"]["versions"]["torch"] = "0.1"
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="'job' was measured with other versions: torch 0.1"):
+        read(path)
+
+
+def test_our_side_compiles_before_it_is_timed(measured):
+    found = json.loads((measured[0] / "results.json").read_text())
+    for part in ("step", "job", "generation"):
+        for name, rows in found[part]["replies"].items():
+            if name.startswith("kdjax"):
+                assert [row["compile_seconds"] for row in rows] == [0, 0] and found[part]["first_turn"][name] > 0
+
+
+def test_a_turn_in_which_our_side_compiles_is_refused(tmp_path):
+    turns = {"kdjax": lambda number: {"seconds": 1.0, "compile_seconds": 0.1 * number}}
+    with RunLog(tmp_path) as log, pytest.raises(InputError, match="kdjax compiled in round 1"):
+        Bench.alternate(SimpleNamespace(rounds=2, log=log), "the job", turns)
+
+
+def test_losses_that_differ_are_refused():
+    agree("a step", {"kdjax": [2.0, 1.0], "torch": [2.0005, 1.005]})
+    for losses in ([2.002, 1.0], [2.0, 1.02], [float("nan"), 1.0]):
+        with pytest.raises(InputError, match="do not compute the same"):
+            agree("a step", {"kdjax": [2.0, 1.0], "torch": losses})
+
+
+class Likeliest:
+    """Our side, which says what two tokens are the likeliest wherever it is asked."""
+
+    def __init__(self, ids, logits):
+        self.ids, self.logits, self.asked = ids, logits, []
+
+    def ask(self, gap):
+        self.asked.append(gap)
+        return {"ids": self.ids, "logits": self.logits}
+
+
+def test_answers_may_differ_by_a_tie_of_the_two_likeliest_tokens_alone():
+    parts, ours, theirs = [[7, 8]], [{"answers": [[1, 2], [3, 4, 5]]}], [{"answers": [[1, 2], [3, 6, 9]]}]
+    tie = Likeliest([6, 4], [2.0, 2.0 - TIE / 2])
+    assert same_answers(tie, parts, ours, theirs) == {"equal": 1, "ties": 1} and tie.asked == [[8, [3]]]
+    for side in (
+        Likeliest([4, 6], [2.0, 2.0 - 2 * TIE]),  # the two, but no tie
+        Likeliest([4, 9], [2.0, 2.0 - TIE / 2]),  # a tie of others
+    ):
+        with pytest.raises(InputError, match="test prompt 8"):
+            same_answers(side, parts, ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("student.dtype", "bfloat16"),
+        ("student.quantization", "int8"),
+        ("lora.lora_dropout", 0.1),
+        ("lora.use_dora", True),
+        ("train.weight_decay", 0.1),
+        ("train.batch_size", 12),
+        ("benchmark.parts", ("generation",)),
+        ("data.domains", ("demo", "other")),
+    ],
+)
+def test_what_only_one_side_would_follow_is_refused(field, value):
+    config = get_config("smoke")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=field):
+        check_settings(config)
+
+
+def test_a_side_that_dies_is_told_with_its_last_words(tmp_path):
+    settings = {"task": "step"}  # no source is named
+    with Side("broken", "jax_side", settings, tmp_path) as side, pytest.raises(InputError, match="'broken' died"):
         side.ask(tokens=[[1, 2]])
+
+
+def test_a_run_that_ends_before_its_first_step_is_told_with_its_last_words(tmp_path):
+    with pytest.raises(InputError, match="ended before its first step:\nno such luck"):
+        first_step([sys.executable, "-c", "print('no such luck')"], os.environ, tmp_path / "log.jsonl")
 
 
 def test_the_pytorch_side_does_not_load_jax():
