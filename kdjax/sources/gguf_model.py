@@ -1,6 +1,7 @@
 """GGUF → Hugging Face names, config and tokenizer. Only Llama files are read: others order their tensors differently."""
 
 import json
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -34,12 +35,12 @@ class GGUFModel:
     """One opened GGUF file of the Llama architecture."""
 
     def __init__(self, path: Path):
-        from gguf import GGUFReader
+        from kdjax.sources.gguf_reader import read_gguf  # only here: other models do without the package gguf
 
         self.path = path
         try:
-            self.reader = GGUFReader(path)
-        except (ValueError, IndexError, OSError) as error:
+            self.fields, self.tensors = read_gguf(path)
+        except (ValueError, struct.error, OSError) as error:
             raise InputError(f"{path}: not a readable GGUF file ({error})") from error
         architecture = self.field("general.architecture")
         if architecture != "llama":
@@ -49,15 +50,15 @@ class GGUFModel:
 
     def field(self, name: str, default=None):
         """The value of a metadata field, or `default`; without a default a missing field is an error."""
-        if name in self.reader.fields:
-            return self.reader.fields[name].contents()
+        if name in self.fields:
+            return self.fields[name]
         if default is None:
             raise InputError(f"{self.path}: the metadata field {name} is missing")
         return default
 
     def config(self) -> dict:
         """The same settings as in a Hugging Face config.json."""
-        if self.field("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in self.tensors():
+        if self.field("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in self.tensors:
             raise InputError(
                 f"{self.path}: rope scaling inside GGUF is not supported; use the Hugging Face folder instead"
             )
@@ -76,30 +77,26 @@ class GGUFModel:
             "max_position_embeddings": self.field("llama.context_length"),
             "rms_norm_eps": round(self.field("llama.attention.layer_norm_rms_epsilon"), 12),
             "rope_parameters": {"rope_type": "default", "rope_theta": self.field("llama.rope.freq_base", 10000.0)},
-            "tie_word_embeddings": "output.weight" not in self.tensors(),
+            "tie_word_embeddings": "output.weight" not in self.tensors,
             "bos_token_id": self.field("tokenizer.ggml.bos_token_id"),
             "eos_token_id": self.field("tokenizer.ggml.eos_token_id"),
         }
-
-    def tensors(self) -> dict:
-        """GGUF name → tensor record."""
-        return {tensor.name: tensor for tensor in self.reader.tensors}
 
     def weights(self) -> dict[str, Callable[[], np.ndarray]]:
         """Hugging Face tensor name → a function that dequantises it to float32, in Hugging Face's layout."""
         heads = {"attn_q": self.field("llama.attention.head_count")}
         heads["attn_k"] = self.field("llama.attention.head_count_kv", heads["attn_q"])
         found = {}
-        for name, tensor in self.tensors().items():
+        for name, tensor in self.tensors.items():
             if name in OUTER_NAMES:
-                found[OUTER_NAMES[name]] = lambda tensor=tensor: _dequantize(tensor)
+                found[OUTER_NAMES[name]] = tensor.read
                 continue
             block, layer, part, kind = ([*name.split("."), "", "", ""])[:4]
             if block != "blk" or part not in LAYER_NAMES:
                 raise InputError(f"{self.path}: unexpected tensor {name}")
             rows = heads.get(part)
             found[f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}"] = lambda tensor=tensor, rows=rows: (
-                _unpermute(_dequantize(tensor), rows) if rows else _dequantize(tensor)
+                _unpermute(tensor.read(), rows) if rows else tensor.read()
             )
         return found
 
@@ -131,26 +128,20 @@ class GGUFModel:
             "clean_up_tokenization_spaces": False,
             "model_max_length": self.field("llama.context_length"),
         }
-        if "tokenizer.chat_template" in self.reader.fields:
+        if "tokenizer.chat_template" in self.fields:
             settings["chat_template"] = self.field("tokenizer.chat_template")
         return tokenizer, settings
 
 
 @lru_cache(maxsize=2)
 def open_gguf(path: Path) -> GGUFModel:
-    """The opened file; parsing its vocabulary takes a second, so config, weights and tokenizer share it."""
+    """The opened file, which config, weights and tokenizer share."""
     return GGUFModel(path)
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
     """The tokenizer.json text of `tokenizer`."""
     return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False)
-
-
-def _dequantize(tensor) -> np.ndarray:
-    from gguf.quants import dequantize
-
-    return dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
 
 
 def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from kdjax.errors import InputError
 from kdjax.sources import load_tokenizer, open_weights, read_config, resolve
 from kdjax.sources.gguf_model import LLAMA3_PATTERN
+from kdjax.sources.gguf_reader import read_gguf
 
 TEXTS = (
     "the shopper's 12 products of 2024",
@@ -70,6 +71,20 @@ def test_q8_0_weights_are_within_half_a_step(tmp_path, tokenizer, weights):
         half_step = np.repeat(np.abs(blocks).max(axis=-1) / 127 / 2, 32, axis=-1)
         # 10 % more: the scale itself is stored as float16
         assert (np.abs(read[name] - weight) <= 1.1 * half_step).all(), name
+
+
+def test_it_reads_what_ggufs_own_reader_reads(tmp_path, tokenizer, weights):
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    path = write_gguf(tmp_path / "q8.gguf", weights, tokenizer, quantized=True)
+    theirs = GGUFReader(path)
+    fields, tensors = read_gguf(path)
+    assert fields == {name: f.contents() for name, f in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert len(tensors) == len(theirs.tensors)
+    for tensor in theirs.tensors:
+        expected = dequantize(tensor.data, tensor.tensor_type)
+        np.testing.assert_array_equal(tensors[tensor.name].read(), expected, err_msg=tensor.name, strict=True)
 
 
 def test_config_says_what_a_hugging_face_config_says(gguf, tokenizer):
