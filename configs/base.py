@@ -77,7 +77,7 @@ def base(name: str) -> ConfigDict:
             constraint="none",  # "none": free text, failures counted (the paper's); "json": a list of lists; "items": always valid
             max_sessions=0,  # per split and domain, evenly spaced; 0: all
             max_new_tokens=64,  # most tokens of an answer
-            batch_size=32,  # prompts decoded side by side on each device
+            batch_size=64,  # prompts answered side by side on each device
             buckets=3,  # prompt lengths to compile for
         ),
         generate=create(  # for job="generate"

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Bench:
     log: RunLog
 
     def __post_init__(self):
+        for left in self.folder.glob("compiled-*"):  # by a benchmark that was killed
+            shutil.rmtree(left)
         save(self.work, self.folder / "workload.json")
 
     @property

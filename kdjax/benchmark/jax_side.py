@@ -137,7 +137,7 @@ def generate(settings, channel: Channel) -> None:
             likeliest = np.argsort(logits)[:-3:-1]
             channel.reply(ids=likeliest.tolist(), logits=logits[likeliest].tolist())
             continue
-        members, calls, saved = command["members"], generator.calls, generator.calls_saved
+        members, calls, joined = command["members"], generator.calls, generator.joined
         prompts = [work.test[i] for i in members]
         completions = generator(
             student.adapter, prompts, [work.n_items[i] for i in members], Constraint(command["mode"])
@@ -147,7 +147,7 @@ def generate(settings, channel: Channel) -> None:
             compile_seconds=compile_seconds() - compiled,
             real_tokens=sum(len(prompt) for prompt in prompts),
             calls=generator.calls - calls,
-            calls_saved=generator.calls_saved - saved,
+            joined=generator.joined - joined,
         )
 
 

@@ -134,6 +134,11 @@ def lay_out(
     for domain in sorted({example.domain for example in examples}):
         group = groups[domain]
         members = [i for i, example in enumerate(examples) if example.domain == domain]
+        longest = max(len(own_tokens(examples[i], len(group.prefix))) for i in members)
+        if longest > group.longest:  # attention would not reach back so far
+            raise ValueError(
+                f"an example of {domain!r} has {longest} tokens, and its group was planned for {group.longest}"
+            )
         length, packed = _pack(members, examples, group, devices)
         at_once = 1 if group.length is None else max(1, group.tokens // length)
         count = -(-len(packed) // (at_once * devices))

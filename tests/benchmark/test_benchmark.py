@@ -130,15 +130,15 @@ class Likeliest:
 
 
 def test_answers_may_differ_by_a_tie_of_the_two_likeliest_tokens_alone():
-    parts, ours, theirs = [[7, 8]], [{"answers": [[1, 2], [3, 4, 5]]}], [{"answers": [[1, 2], [3, 6, 9]]}]
+    ours, theirs = [[1, 2], [3, 4, 5]], [[1, 2], [3, 6, 9]]
     tie = Likeliest([6, 4], [2.0, 2.0 - TIE / 2])
-    assert same_answers(tie, parts, ours, theirs) == {"equal": 1, "ties": 1} and tie.asked == [[8, [3]]]
+    assert same_answers(tie, ours, theirs) == {"equal": 1, "ties": 1} and tie.asked == [[1, [3]]]
     for side in (
         Likeliest([4, 6], [2.0, 2.0 - 2 * TIE]),  # the two, but no tie
         Likeliest([4, 9], [2.0, 2.0 - TIE / 2]),  # a tie of others
     ):
-        with pytest.raises(InputError, match="test prompt 8"):
-            same_answers(side, parts, ours, theirs)
+        with pytest.raises(InputError, match="test prompt 1"):
+            same_answers(side, ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def found() -> dict:
         "kdjax": [reply(2.0), reply(2.0), reply(4.0)],
     }
     generated = {
-        "kdjax, items": [reply(0.5, calls=20, calls_saved=5), reply(0.5, calls=10, calls_saved=10)],
-        "kdjax, none": [reply(1.0, new_tokens=5, calls=30, calls_saved=0)],
+        "kdjax, items": [reply(0.5, calls=20, joined=25), reply(0.5, calls=20, joined=25)],
+        "kdjax, none": [reply(1.0, new_tokens=5, calls=30, joined=0)],
         "transformers": [reply(3.0, new_tokens=5)],
     }
     return {
@@ -87,8 +87,8 @@ def test_the_table_compares_with_our_side_first(found):
         "179 answers are equal and 1 differ",
         "cold compile cache: 15.2 s",
         "512: 950",
-        "items 30 of 45",
-        "none 30 of 30",
+        "items 20 and 25",
+        "none 30 and 0",
         "loss of the first step: TRL, packed 2.5000",
     ):
         assert said in text
