@@ -9,8 +9,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse.csgraph import connected_components
 
 from kdjax.data.sessions import Session, leaf_category
 from kdjax.evaluation.metrics import from_counts, session_counts
@@ -87,12 +85,16 @@ def most_similar_pair(similarity: np.ndarray) -> Prediction:
 
 def components(similarity: np.ndarray, threshold: float) -> Prediction:
     """The connected components of the graph that joins products whose titles are at least `threshold` similar."""
+    from scipy.sparse.csgraph import connected_components
+
     n_components, labels = connected_components(similarity >= threshold, directed=False)
     return _bundles(np.flatnonzero(labels == component).tolist() for component in range(n_components))
 
 
 def cluster(probabilities: Float[np.ndarray, " pairs"], size: int, threshold: float) -> Prediction:
     """Average-link clusters of `size` products: two are joined while their pairs' mean probability is at least `threshold`."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     if size < 2:
         return []
     labels = fcluster(linkage(1.0 - probabilities, method="average"), 1.0 - threshold + 1e-9, criterion="distance")

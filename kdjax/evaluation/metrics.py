@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 Bundles = Sequence[Sequence[int]]  # the bundles of one session: products by position, 0- or 1-based
 
@@ -136,6 +135,8 @@ def _count(predicted: Bundles, truth: Bundles) -> tuple[float, ...]:
 
 def _matched_overlap(predicted: Collection[frozenset[int]], true: Collection[frozenset[int]]) -> float:
     """The largest summed Jaccard of any one-to-one assignment of predicted sets to true bundles."""
+    from scipy.optimize import linear_sum_assignment
+
     if not predicted or not true:
         return 0.0
     similarity = np.array([[jaccard(p, t) for t in true] for p in predicted])

@@ -8,8 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdjax.data.sessions import Session, leaf_category
 from kdjax.evaluation.titles import distinct_titles, title_similarity
@@ -23,6 +21,9 @@ class PairClassifier:
     """
 
     def __init__(self, train: Sequence[Session], seed: int):
+        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         titles = [*distinct_titles(train), "a"]  # one word at least, since scikit-learn refuses an empty vocabulary
         self._views = [
             TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit(titles),

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
-from mlxtend.frequent_patterns import fpgrowth
 
 from kdjax.data import Session, leaf_category
 from kdjax.errors import InputError
@@ -52,6 +50,9 @@ def _occurrences(session: Session, bundle: tuple[int, ...]) -> frozenset[Occurre
 
 def _frequent(bundles: list[frozenset[Occurrence]], min_count: int, max_size: int) -> list[frozenset[Occurrence]]:
     """All sets of occurrences in at least `min_count` bundles that stand for a multiset: none with k + 1 but not k."""
+    import pandas as pd
+    from mlxtend.frequent_patterns import fpgrowth
+
     columns = sorted(frozenset().union(*bundles))
     if len(bundles) < min_count or not columns:
         return []

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdjax.data import Session
 from kdjax.knowledge.cards import Card
@@ -54,6 +53,8 @@ def annotation_rule_cards(
 
 def _near_equal(rules: list[RuleCandidate]) -> list[list[RuleCandidate]]:
     """Each rule joins the first group whose first rule is near-equal, or begins one; all keep their order."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     if not rules:
         return []
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")

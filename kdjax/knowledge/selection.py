@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdjax.data import Session
 from kdjax.errors import InputError
@@ -75,6 +74,8 @@ def _by_length(sessions: Sequence[Session], shuffled: list[int]) -> list[int]:
 
 def _by_diversity(sessions: Sequence[Session], shuffled: list[int]) -> Iterator[int]:
     """k-center greedy (Gonzalez 1985) by cosine distance, one session at a time; a tie goes to the earliest session."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     if not shuffled:
         return
     texts = [" ".join(session.titles) for session in sessions]

@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from kdjax.reporting.browser import VERDICTS, SessionView, session_view
 from kdjax.reporting.files import plain, write_text
-from kdjax.reporting.plots import curves, forest
 from kdjax.reporting.progress import duration
 from kdjax.reporting.tables import COLUMNS, NOTHING, headline, interval_text, results
 
@@ -39,6 +38,8 @@ def write_report(
         cards: rows of the knowledge files by "domain/format".
         notes: what a reader must know, a sentence each; shown near the top.
     """
+    from kdjax.reporting.plots import curves, forest
+
     config, metrics, history = plain(config), plain(metrics), plain(history)
     tables = results(metrics)
     forests = [forest(table.rows, table.title, f"forest{index}") for index, table in enumerate(tables)]
