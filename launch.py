@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     if config.job not in JOBS:
         raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # there are many small ones
     JOBS[config.job](config, WORKDIR.value or default_workdir(config))
 
 
