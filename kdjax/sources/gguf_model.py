@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,7 @@ class GGUFModel:
             )
         return found
 
+    @cached_property
     def tokenizer(self) -> tuple[Tokenizer, dict]:
         """The byte-level BPE tokenizer, and what a tokenizer_config.json would say (template, special tokens)."""
         if self.field("tokenizer.ggml.model") != "gpt2":

@@ -146,7 +146,7 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     """
     if files.gguf:
         model = open_gguf(files.gguf)
-        inner, settings = model.tokenizer()
+        inner, settings = model.tokenizer
         return Tokenizer(inner, settings, [model.field("tokenizer.ggml.eos_token_id")], str(files.gguf))
     return read_tokenizer(files.folder)
 
