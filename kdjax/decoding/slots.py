@@ -106,26 +106,28 @@ class Programs:
     ) -> tuple[Int[Array, ""], Int[Array, ""], Slots]:
         """Write on until `wanted` slots are free, or all. Returns the model's calls, the tokens that needed none of their own, and the slots."""
         decoder = nnx.merge(self.graph, adapter, base)
+        widest = 1 if automaton is None else 2
 
         def read(width: int, answers: Answers, cache: Cache):
             """The rows' unread tokens, at most `width` each; a row that is done reads something that nobody looks at."""
             count = jnp.clip(answers.unread, 1, width)
             at = jnp.clip((answers.written - answers.unread)[:, None] + jnp.arange(width), 0, self.steps - 1)
-            hidden, cache = decoder.decode(jnp.take_along_axis(answers.out, at, axis=1), count, cache)
-            return hidden, cache, count
+            hidden, new = decoder.decode(jnp.take_along_axis(answers.out, at, axis=1), count, cache)
+            rest = ((0, 0),) * 3 + ((0, widest - width), (0, 0))
+            return hidden, count, tuple(jnp.pad(part, rest) for part in new)
 
         def body(carry):
             calls, joined, answers, cache = carry
             going = ~answers.done
             if automaton is None:
-                hidden, cache, count = read(1, answers, cache)
+                hidden, count, new = read(1, answers, cache)
             else:  # a call with two tokens per row costs about half as much again as one with one
                 two = TWO * jnp.sum(going & (answers.unread > 1)) > jnp.sum(going)
-                hidden, cache, count = jax.lax.cond(two, partial(read, 2), partial(read, 1), answers, cache)
+                hidden, count, new = jax.lax.cond(two, partial(read, 2), partial(read, 1), answers, cache)
             answers = replace(answers, unread=jnp.maximum(answers.unread - count, 0))
             joined += jnp.sum(going * (count - 1))
             answers = self._choose(decoder, automaton, hidden, answers, going & (answers.unread == 0))
-            return calls + 1, joined, answers, cache
+            return calls + 1, joined, answers, cache.extend(new, count)  # outside of cond, which would copy it
 
         def goes_on(carry):
             done = carry[2].done

@@ -218,8 +218,12 @@ class Decoder(nnx.Module):
 
     def decode(
         self, tokens: Int[Array, "batch width"], count: Int[Array, " batch"], cache: Cache
-    ) -> tuple[Float[Array, "batch hidden"], Cache]:
-        """Read the next tokens, of which row b has count[b] ≥ 1, and remember them. Returns the last one's hidden state of each row."""
+    ) -> tuple[Float[Array, "batch hidden"], KV]:
+        """Read the next tokens, of which row b has count[b] ≥ 1.
+
+        Returns the last one's hidden state of each row, and the keys and values [layers, kv, batch, width, head_dim] that
+        `Cache.extend` takes.
+        """
         batch, width = tokens.shape
         prefix_length = 0 if cache.prefix is None else cache.prefix[0].shape[2]
         positions = prefix_length + cache.next_position[:, None] + jnp.arange(width)
@@ -235,7 +239,7 @@ class Decoder(nnx.Module):
 
         x, new = jax.lax.scan(layer, x, (stack, cache.prefix, cache.prompt, cache.generated))
         last = jnp.take_along_axis(x.reshape(batch, width, -1), (count - 1)[:, None, None], axis=1)[:, 0]
-        return self.norm(last), cache.extend(new, count)  # the layers only read the cache: one write puts all in place
+        return self.norm(last), new
 
     def _read(self, tokens: Int[Array, "batch length"], prefix: KV | None, starts=None, longest=None):
         """Hidden states [batch · length, hidden] behind a prefix that was read before, and all layers' keys and values."""

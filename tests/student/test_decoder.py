@@ -121,7 +121,8 @@ def test_decoding_step_by_step_equals_the_full_forward(tiny, hidden, tokens, siz
         count = rng.integers(1, most + 1, ROWS).astype(np.int32)
         new = full[everyone[:, None], position[:, None] + np.arange(most)]
         new[np.arange(most) >= count[:, None]] = 3  # what stands behind a row's own tokens must not matter
-        last, cache = decode(jnp.asarray(new), jnp.asarray(count), cache)
+        last, fresh = decode(jnp.asarray(new), jnp.asarray(count), cache)
+        cache = cache.extend(fresh, jnp.asarray(count))
         position = position + count
         np.testing.assert_allclose(last, expected[everyone, position - 1], err_msg=f"step {step}", **TOLERANCE)
     np.testing.assert_array_equal(size + cache.next_position, position)

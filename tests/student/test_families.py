@@ -102,7 +102,8 @@ def test_token_by_token_through_the_cache(pair, tokens):
         logits = last @ decoder.head.T
         np.testing.assert_allclose(logits, expected[everyone, position - 1], err_msg=f"{position}", **TOLERANCE)
         new = tokens[everyone[:, None], position[:, None] + np.arange(width)]
-        last, cache = decode(jnp.asarray(new), jnp.full(ROWS, width), cache)
+        last, fresh = decode(jnp.asarray(new), jnp.full(ROWS, width), cache)
+        cache = cache.extend(fresh, jnp.full(ROWS, width))
         position, width = position + width, 3 - width
 
 
