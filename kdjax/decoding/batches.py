@@ -61,11 +61,12 @@ def lay_out_prompts(
         for edge in bucket_edges([align(len(ids)) for ids in own.values()], buckets):
             inside = {i: ids for i, ids in own.items() if shorter < len(ids) <= edge}
             used = min(slots, -(-len(inside) // devices))
-            groups = _batches({i: len(ids) for i, ids in inside.items()}, edge, used, devices, one_row)
+            lengths = {i: len(ids) for i, ids in inside.items()}
+            groups = _batches(lengths, edge, used, devices, one_row)
             length = edge
             if one_row:
                 step = min(ROW, edge)
-                longest = max(largest(group, {i: len(ids) for i, ids in inside.items()}) for group in groups)
+                longest = max(largest(group, lengths) for group in groups)
                 length = -(-longest // step) * step
             rows = 1 if one_row else max(len(members) for group in groups for members in group)
             batches = (_batch(group, inside, (rows, length), used, pad_id) for group in groups)

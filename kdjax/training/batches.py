@@ -134,11 +134,6 @@ def lay_out(
     for domain in sorted({example.domain for example in examples}):
         group = groups[domain]
         members = [i for i, example in enumerate(examples) if example.domain == domain]
-        longest = max(len(own_tokens(examples[i], len(group.prefix))) for i in members)
-        if longest > group.longest:  # attention would not reach back so far
-            raise ValueError(
-                f"an example of {domain!r} has {longest} tokens, and its group was planned for {group.longest}"
-            )
         length, packed = _pack(members, examples, group, devices)
         at_once = 1 if group.length is None else max(1, group.tokens // length)
         count = -(-len(packed) // (at_once * devices))
@@ -155,6 +150,8 @@ def _pack(members: list[int], examples: Sequence[Example], group: Group, devices
     """How long the rows are, and the members of each."""
     tokens = {i: len(own_tokens(examples[i], len(group.prefix))) for i in members}
     targets = {i: len(examples[i].completion_ids) for i in members}
+    if max(tokens.values()) > group.longest:  # attention would not reach back so far
+        raise ValueError(f"an example has {max(tokens.values())} tokens, and its group was planned for {group.longest}")
     if group.length is None:
         batches = min(-(-sum(tokens.values()) // (group.tokens * devices)), -(-len(members) // devices))
         packed = spread(tokens, batches * devices)
@@ -183,6 +180,7 @@ def spread(sizes: dict[int, int], count: int) -> list[list[int]]:
 
 
 def largest(packed: list[list[int]], sizes: dict[int, int]) -> int:
+    """The sum of sizes of the fullest row."""
     return max(sum(sizes[i] for i in members) for members in packed)
 
 
