@@ -1,6 +1,6 @@
 """How good predicted bundles are: metrics, baselines, statistics and kinds of error; pure functions."""
 
-from kdjax.evaluation.baselines import run_baselines
+from kdjax.evaluation.baselines import TRAINED, run_baselines
 from kdjax.evaluation.metrics import STATISTICS, from_counts, score, session_counts
 from kdjax.evaluation.statistics import Difference, bootstrap_interval, holm, paired_bootstrap
 from kdjax.evaluation.verdicts import KINDS, Verdict, errors_by_kind
@@ -8,6 +8,7 @@ from kdjax.evaluation.verdicts import KINDS, Verdict, errors_by_kind
 __all__ = [
     "KINDS",
     "STATISTICS",
+    "TRAINED",
     "Difference",
     "Verdict",
     "bootstrap_interval",

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
+from kdjax.evaluation import Verdict, errors_by_kind
+
 VERDICTS = ("right", "partly right", "wrong")
 
 
@@ -52,6 +54,7 @@ def session_view(row: dict[str, Any]) -> SessionView:
     true_sets, predicted_sets = [set(numbers) for numbers in truth], [set(numbers) for numbers in predicted]
     right = set(map(frozenset, true_sets)) == set(map(frozenset, predicted_sets))
     partly = any(len(named & true) >= 2 for named in predicted_sets for true in true_sets)
+    verdicts = {verdict.predicted: verdict for verdict in errors_by_kind(predicted, truth, len(row["items"]))}
     products = tuple(
         Product(number, title, _letters(number, truth, ascii_uppercase), _letters(number, predicted, ascii_lowercase))
         for number, title in enumerate(row["titles"], start=1)
@@ -64,7 +67,12 @@ def session_view(row: dict[str, Any]) -> SessionView:
         products=products,
         true=_named(truth, ascii_uppercase, ["found" if true in predicted_sets else "not found" for true in true_sets]),
         predicted=_named(
-            predicted, ascii_lowercase, [_remark(i, predicted_sets, true_sets) for i in range(len(predicted))]
+            predicted,
+            ascii_lowercase,
+            [
+                "named before" if named in predicted_sets[:i] else _remark(verdicts[tuple(sorted(named))], true_sets)
+                for i, named in enumerate(predicted_sets)
+            ],
         ),
         text=row["text"],
         tokens=(row["prompt_tokens"], row["completion_tokens"]),
@@ -86,20 +94,17 @@ def _named(bundles: Sequence[Sequence[int]], alphabet: str, remarks: Sequence[st
     return tuple(NamedBundle(_letter(index, alphabet), tuple(numbers), remark) for index, (numbers, remark) in named)
 
 
-def _remark(index: int, predicted: Sequence[set[int]], truth: Sequence[set[int]]) -> str:
-    """Compare a predicted set with the true bundle of highest Jaccard index (the first of equals)."""
-    named = predicted[index]
-    if named in predicted[:index]:
-        return "named before"
-    jaccard = [len(named & true) / len(named | true) for true in truth]
-    best = max(range(len(truth)), key=jaccard.__getitem__, default=None)
-    if best is None or jaccard[best] == 0:
-        return "nothing in common with a true bundle"
-    if jaccard[best] == 1:
-        return f"right, true {_letter(best, ascii_uppercase)}"
+def _remark(verdict: Verdict, truth: Sequence[set[int]]) -> str:
+    """The kind of error, and how the predicted set differs from its closest true bundle."""
+    named, true = set(verdict.predicted), set(verdict.true)
+    if verdict.kind == "wrong bundle":
+        return "wrong bundle: nothing in common with a true one"
+    letter = _letter(truth.index(true), ascii_uppercase)
+    if verdict.kind == "right":
+        return f"right, true {letter}"
     faults = [
         f"{what} {', '.join(map(str, sorted(numbers)))}"
-        for what, numbers in (("misses", truth[best] - named), ("wrongly has", named - truth[best]))
+        for what, numbers in (("misses", true - named), ("wrongly has", named - true))
         if numbers
     ]
-    return f"near true {_letter(best, ascii_uppercase)}: {'; '.join(faults)}"
+    return f"{verdict.kind}, near true {letter}: {'; '.join(faults)}"

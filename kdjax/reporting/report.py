@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from kdjax.evaluation import KINDS
 from kdjax.reporting.browser import VERDICTS, SessionView, session_view
 from kdjax.reporting.files import plain, write_text
 from kdjax.reporting.progress import duration
@@ -56,6 +57,7 @@ def write_report(
         versions=config.get("versions", {}),
         data={domain: _flat(facts) for domain, facts in data.items()},
         columns=COLUMNS,
+        kinds=KINDS,
         results=list(zip(tables, forests, strict=True)),
         curves=curves(history),
         throughput=_throughput(metrics.get("train", {})),

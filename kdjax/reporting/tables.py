@@ -7,6 +7,8 @@ from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from kdjax.evaluation import KINDS
+
 # (group in metrics.json, field, heading); "answered" also shows n
 COLUMNS = (
     ("strict", "f1", "F1"),
@@ -26,11 +28,12 @@ NOTHING = "–"  # shown for a value that is absent or null
 
 @dataclass(frozen=True)
 class Row:
-    """One predictor's line: `cells` in the order of COLUMNS; `f1` and its 95 % `interval` are the strict F1."""
+    """One predictor's line: `cells` in the order of COLUMNS, `errors` of KINDS (empty where they were not counted); `f1` and its 95 % `interval` are the strict F1."""
 
     name: str
     kind: str  # "student" or "baseline"
     cells: tuple[str, ...]
+    errors: tuple[int, ...]
     f1: float | None
     interval: tuple[float, float] | None
 
@@ -76,14 +79,22 @@ def _results(title: str, result: dict[str, Any]) -> Results:
     intervals = {name: values for name, values in result.get("intervals", {}).items() if None not in values}
     entries = []
     if result.get("before"):
-        entries.append(("student, before", "student", result["before"], intervals.get("before")))
+        entries.append(("before", "student, before", "student", result["before"]))
     name = "student, after fine-tuning" if result.get("before") else "student"
-    entries.append((name, "student", result, intervals.get("after")))
+    entries.append(("after", name, "student", result))
     baselines = result.get("baselines", {})
-    entries += [(name, "baseline", values, intervals.get(name)) for name, values in baselines.items()]
+    entries += [(name, name, "baseline", values) for name, values in baselines.items()]
+    errors = result.get("errors", {})
     rows = tuple(
-        Row(name, kind, _cells(values, result["n"]), values["strict"]["f1"], tuple(interval) if interval else None)
-        for name, kind, values, interval in entries
+        Row(
+            name,
+            kind,
+            _cells(values, result["n"]),
+            tuple(errors[system][error] for error in KINDS) if system in errors else (),
+            values["strict"]["f1"],
+            tuple(intervals[system]) if system in intervals else None,
+        )
+        for system, name, kind, values in entries
     )
     differences = tuple(
         Difference(name.replace("_minus_", " − "), *values) for name, values in intervals.items() if "_minus_" in name

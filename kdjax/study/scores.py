@@ -1,12 +1,23 @@
 """Answers → predictions.jsonl rows and metrics.json: the student before and after, the baselines, intervals."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from kdjax.data import Domain
 from kdjax.decoding import Completion
-from kdjax.evaluation import bootstrap_interval, from_counts, paired_bootstrap, run_baselines, session_counts
+from kdjax.evaluation import (
+    KINDS,
+    TRAINED,
+    bootstrap_interval,
+    errors_by_kind,
+    from_counts,
+    paired_bootstrap,
+    run_baselines,
+    session_counts,
+)
 from kdjax.prompting import parse_answer
 from kdjax.study.examples import Questions, spread
 
@@ -41,6 +52,17 @@ def scores(rows: Sequence[Mapping]) -> dict:
     return from_counts(_counts(rows).sum(axis=0))
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What one system adds up to: a row of sufficient statistics per test session, and how many bundles of each kind of error."""
+
+    counts: np.ndarray
+    errors: Counter[str]
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(np.concatenate([self.counts, other.counts]), self.errors + other.errors)
+
+
 def results(
     domains: Mapping[str, Domain], limit: int, after: Sequence[Mapping], before: Sequence[Mapping] | None
 ) -> dict:
@@ -48,40 +70,51 @@ def results(
 
     R also says whether the data is synthetic, in whole or in part.
     """
-    counts = {name: _domain_counts(domain, limit, after, before) for name, domain in domains.items()}
-    systems = next(iter(counts.values()))
-    pooled = {system: np.concatenate([counts[name][system] for name in domains]) for system in systems}
+    tallies = {name: _tallies(domain, limit, after, before) for name, domain in domains.items()}
+    first, *others = tallies.values()
+    pooled = {system: sum((other[system] for other in others), start=tally) for system, tally in first.items()}
     synthetic = {name: domain.synthetic for name, domain in domains.items()}
     return {
         "test": _result(pooled) | {"synthetic": any(synthetic.values())},
-        "domains": {name: _result(counts[name]) | {"synthetic": synthetic[name]} for name in domains},
+        "domains": {name: _result(tallies[name]) | {"synthetic": synthetic[name]} for name in domains},
     }
 
 
-def _domain_counts(domain: Domain, limit: int, after, before) -> dict[str, np.ndarray]:
-    """System → its sufficient statistics per test session: "after", "before" where there is one, and the baselines."""
-    counts = {"after": _counts([row for row in after if row["domain"] == domain.name])}
-    if before is not None:
-        counts["before"] = _counts([row for row in before if row["domain"] == domain.name])
+def _tallies(domain: Domain, limit: int, after, before) -> dict[str, Tally]:
+    """System → its tally on one domain's test sessions: "after", "before" where there is one, and the baselines."""
     train, validation, test = (domain.splits[part] for part in ("train", "validation", "test"))
-    truth = [session.bundles for session in spread(test, limit)]
-    for name, predicted in run_baselines(train, validation, test).items():
-        counts[name] = session_counts(spread(predicted, limit), truth)
-    return counts
+    asked = spread(test, limit)
+    systems = {name: spread(found, limit) for name, found in run_baselines(train, validation, test).items()}
+    for name, rows in (("before", before), ("after", after)):
+        if rows is not None:
+            named = {row["session_id"]: row["predicted"] for row in rows if row["domain"] == domain.name}
+            found = [[tuple(item - 1 for item in bundle) for bundle in named[session.id]] for session in asked]
+            systems = {name: found} | systems
+    truth = [session.bundles for session in asked]
+    tallies = {}
+    for name, found in systems.items():
+        judged = map(errors_by_kind, found, truth, map(len, asked))
+        errors = Counter(verdict.kind for verdicts in judged for verdict in verdicts)
+        tallies[name] = Tally(session_counts(found, truth), errors)
+    return tallies
 
 
-def _result(counts: Mapping[str, np.ndarray]) -> dict:
+def _result(tallies: Mapping[str, Tally]) -> dict:
     """R of metrics.json."""
+    counts = {system: tally.counts for system, tally in tallies.items()}
     groups = {system: from_counts(rows.sum(axis=0)) for system, rows in counts.items()}
     intervals = {system: list(bootstrap_interval(rows, METRIC)) for system, rows in counts.items()}
     baselines = {name: group for name, group in groups.items() if name not in ("after", "before")}
-    best = max(baselines, key=lambda name: baselines[name]["strict"]["f1"])
-    intervals[f"after_minus_{best}"] = _difference(counts["after"], counts[best])
+    rules_of_thumb = [name for name in baselines if name != TRAINED]
+    best = max(rules_of_thumb, key=lambda name: baselines[name]["strict"]["f1"])
     result = {"n": len(counts["after"]), **groups["after"]}
     if "before" in groups:
         result["before"] = groups["before"]
-        intervals["after_minus_before"] = _difference(counts["after"], counts["before"])
-    return result | {"baselines": baselines, "intervals": intervals}
+    for name in ("before", best, TRAINED):
+        if name in counts:
+            intervals[f"after_minus_{name}"] = _difference(counts["after"], counts[name])
+    errors = {system: {kind: tally.errors[kind] for kind in KINDS} for system, tally in tallies.items()}
+    return result | {"baselines": baselines, "intervals": intervals, "errors": errors}
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> list[float]:

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 
+from kdjax.evaluation import KINDS
+
 
 def groups(f1, answered):
     return {
@@ -26,6 +28,10 @@ def result(n, f1):
         **groups(f1, n),
         "before": groups(0.21, 7),
         "baselines": {"one pair | <b>TF-IDF</b> $x$": groups(0.55, n), "random pair": groups(0.102, n)},
+        "errors": {
+            system: {kind: index for index, kind in enumerate(KINDS)}
+            for system in ("after", "before", "one pair | <b>TF-IDF</b> $x$", "random pair")
+        },
         "intervals": {
             "after": [f1 - 0.05, f1 + 0.05],
             "before": [0.151, 0.268],

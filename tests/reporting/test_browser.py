@@ -41,10 +41,10 @@ def test_verdict(predicted, verdict):
     "predicted, remark",
     [
         ([3, 4, 5], "right, true B"),
-        ([3, 4], "near true B: misses 5"),
-        ([1, 2, 5], "near true A: wrongly has 5"),
-        ([1, 3], "near true A: misses 2; wrongly has 3"),  # Jaccard 1/3 against 1/4
-        ([6], "nothing in common with a true bundle"),
+        ([3, 4], "missed product, near true B: misses 5"),
+        ([1, 2, 5], "extra product, near true A: wrongly has 5"),
+        ([1, 3], "extra product, near true A: misses 2; wrongly has 3"),  # Jaccard 1/3 against 1/4
+        ([6], "wrong bundle: nothing in common with a true one"),
     ],
 )
 def test_remark_compares_with_the_most_similar_true_bundle(predicted, remark):
