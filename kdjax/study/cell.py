@@ -154,7 +154,7 @@ class Cell:
 
         training = Training(
             student,
-            examples,
+            [examples] * self.config.train.epochs,
             train_settings(self.config),
             self.folder / "checkpoints",
             validate=validate,

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -25,7 +26,6 @@ class TrainSettings:
     """The fields of `config.train`, plus the seed and LoRA's dropout; see configs/base.py for what each means."""
 
     seed: int
-    epochs: int
     max_steps: int
     batch_size: int
     micro_batch_tokens: int
@@ -37,9 +37,9 @@ class TrainSettings:
     remat: str = "linears"
     dropout: float = 0.0
 
-    def total_steps(self, examples: int) -> int:
+    def total_steps(self, epochs: int, examples: int) -> int:
         """Optimizer steps of the whole training: all epochs, or `max_steps` where that is smaller and not negative."""
-        steps = self.epochs * steps_per_epoch(examples, self.batch_size)
+        steps = epochs * steps_per_epoch(examples, self.batch_size)
         return steps if self.max_steps < 0 else min(steps, self.max_steps)
 
 
@@ -81,6 +81,8 @@ class Training:
     """Trains a student's adapter. `run()` continues from the latest checkpoint in `folder`, if there is one.
 
     Args:
+        epochs: `epochs[e][i]` is example i as it is told in epoch e: the same session, its products perhaps in another
+            order. All epochs have as many examples.
         validate: scores an adapter after each epoch; the epoch with the highest strict F1 is kept. Without it the last is.
         on_start: hears the first step's micro-batches and the step to start from.
         on_event: hears each row of the history: {"step", "loss", "gradient_norm", "learning_rate", "epoch", "seconds"} or
@@ -90,7 +92,7 @@ class Training:
     def __init__(
         self,
         student: Student,
-        examples: Sequence[Example],
+        epochs: Sequence[Sequence[Example]],
         settings: TrainSettings,
         folder: str | Path,
         *,
@@ -98,12 +100,16 @@ class Training:
         on_start: Callable[[list[MicroBatch], int], None] = lambda batches, step: None,
         on_event: Callable[[dict], None] = lambda row: None,
     ):
-        if not examples:
-            raise InputError("there are no training examples; check data.domains and quantity")
-        self.examples, self.settings, self.total = examples, settings, settings.total_steps(len(examples))
+        if not epochs or not epochs[0]:
+            raise InputError("there are no training examples; check data.domains, quantity and train.epochs")
+        if len({len(examples) for examples in epochs}) > 1:
+            raise ValueError("every epoch tells the same examples, but their numbers differ")
+        self._epochs, self._settings = epochs, settings
+        self._per_epoch = steps_per_epoch(len(epochs[0]), settings.batch_size)
+        self.total = settings.total_steps(len(epochs), len(epochs[0]))
         self._validate, self._on_start, self._on_event = validate, on_start, on_event
         self._pad_id = student.tokenizer.eos_id
-        self._groups: dict[str, Group] = plan_groups(examples, settings.micro_batch_tokens)
+        self._groups: dict[str, Group] = plan_groups([*chain(*epochs)], settings.micro_batch_tokens)
         self._schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
         optimizer = adamw(self._schedule, settings.weight_decay, settings.max_grad_norm)
         self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout, settings.remat)
@@ -122,12 +128,11 @@ class Training:
         self._resume()
         if self.progress.steps < self.total:
             self._on_start(self._batches(self.progress.steps), self.progress.steps)
-        per_epoch = steps_per_epoch(len(self.examples), self.settings.batch_size)
         pending = None
         for step in range(self.progress.steps, self.total):
             done = step + 1
-            ends_epoch = done % per_epoch == 0 or done == self.total
-            saves = ends_epoch or done % self.settings.checkpoint_every == 0
+            ends_epoch = done % self._per_epoch == 0 or done == self.total
+            saves = ends_epoch or done % self._settings.checkpoint_every == 0
             started, compiled = time.perf_counter(), compile_seconds()
             batches = self._batches(step)
             self.state, metrics = self._trainer.step(self.state, batches, jax.random.fold_in(self._key, step))
@@ -140,16 +145,21 @@ class Training:
             self.progress.seconds += time.perf_counter() - started - compiled
             self.progress.compile_seconds += compiled
             if ends_epoch:
-                self._end_epoch(done, math.ceil(done / per_epoch))
+                self._end_epoch(done, math.ceil(done / self._per_epoch))
             if saves:
                 self._checkpoints.save(done, {"train": self.state, "best": self.best}, asdict(self.progress))
         self._checkpoints.close()
         return self.best
 
+    def _members(self, step: int) -> dict[int, Example]:
+        """The examples of a step by their number, as its epoch tells them."""
+        examples = self._epochs[step // self._per_epoch]
+        chosen = batch_members(len(examples), self._settings.batch_size, self._settings.seed, step)
+        return {i: examples[i] for i in chosen}
+
     def _batches(self, step: int) -> list[MicroBatch]:
-        members = batch_members(len(self.examples), self.settings.batch_size, self.settings.seed, step)
-        chosen = [self.examples[i] for i in members]
-        return lay_out(chosen, self._groups, self._trainer.devices, self._pad_id, ids=members)
+        members = self._members(step)
+        return lay_out([*members.values()], self._groups, self._trainer.devices, self._pad_id, ids=[*members])
 
     def _record(self, pending) -> None:
         """Fetch a step's metrics from the device, check them and count them."""
@@ -157,16 +167,16 @@ class Training:
             return
         step, batches, metrics = pending
         metrics = {name: float(value) for name, value in metrics.items()}
-        members = batch_members(len(self.examples), self.settings.batch_size, self.settings.seed, step)
+        members = self._members(step).values()
         if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["gradient_norm"]):
-            sessions = ", ".join(f"{self.examples[i].domain}/{self.examples[i].session_id}" for i in members)
+            sessions = ", ".join(f"{example.domain}/{example.session_id}" for example in members)
             raise FloatingPointError(
                 f"step {step + 1}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; sessions: {sessions}"
             )
         progress = self.progress
         progress.steps = step + 1
         progress.examples += len(members)
-        progress.real_tokens += sum(len(self.examples[i]) for i in members)
+        progress.real_tokens += sum(map(len, members))
         progress.padded_tokens += sum(batch.computed_tokens for batch in batches)
         progress.target_tokens += round(metrics["tokens"])
         self._tell(
@@ -175,7 +185,7 @@ class Training:
                 "loss": metrics["loss"],
                 "gradient_norm": metrics["gradient_norm"],
                 "learning_rate": float(self._schedule(step)),
-                "epoch": (step + 1) / steps_per_epoch(len(self.examples), self.settings.batch_size),
+                "epoch": (step + 1) / self._per_epoch,
                 "seconds": progress.seconds,
             }
         )

@@ -202,7 +202,7 @@ def fifty_steps(method: str | None, folder) -> float:
     examples = [training_example(student.tokenizer, "demo", session) for session in domain.splits["train"]]
     config = base("fifty_steps")
     config.train.update(max_steps=50, batch_size=4, learning_rate=2e-4, checkpoint_every=100)
-    training = Training(student, examples, train_settings(config), folder)
+    training = Training(student, [examples] * config.train.epochs, train_settings(config), folder)
     training.run()
     losses = [row["loss"] for row in training.progress.history if "loss" in row]
     assert len(losses) == 50

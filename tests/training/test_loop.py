@@ -21,6 +21,7 @@ from kdjax.training.checkpoints import Checkpoints
 from kdjax.training.clock import compile_seconds
 
 EXAMPLES = random_examples("a", 12, prefix=13)
+EPOCHS = [EXAMPLES] * 4
 STEPS = 12
 
 
@@ -79,7 +80,7 @@ def whole(student, folder, compiled_by_step) -> Training:
     def hear(_) -> None:
         compiled_by_step.append(compile_seconds())
 
-    training = Training(student, EXAMPLES, SETTINGS, folder, on_event=hear)
+    training = Training(student, EPOCHS, SETTINGS, folder, on_event=hear)
     hear(None)
     training.run()
     hear(None)
@@ -125,11 +126,11 @@ def test_history_and_counts(whole):
 def test_a_training_stopped_twice_ends_bit_for_bit_the_same(student, whole, tmp_path):
     """Once before the first checkpoint, once in mid-epoch between two; the parts' counts and times add up."""
     with pytest.raises(Stopped):
-        Training(student, EXAMPLES, SETTINGS, tmp_path, on_event=stop_at(1)).run()
+        Training(student, EPOCHS, SETTINGS, tmp_path, on_event=stop_at(1)).run()
     with pytest.raises(Stopped):
-        Training(student, EXAMPLES, SETTINGS, tmp_path, on_event=stop_at(8)).run()
+        Training(student, EPOCHS, SETTINGS, tmp_path, on_event=stop_at(8)).run()
     starts = []
-    last = Training(student, EXAMPLES, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
+    last = Training(student, EPOCHS, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
     assert_equal(last.run(), whole.best)
     assert starts == [6]  # checkpoints every 2 steps and at the end of epochs: 2, 3, 4, 6
     assert_as_if_nothing_had_happened(last, whole)
@@ -149,7 +150,7 @@ def test_a_killed_training_ends_bit_for_bit_the_same(model_folder, student, whol
         process.kill()
     assert process.returncode == -signal.SIGKILL, f"killed at step {moment}"
     starts = []
-    training = Training(student, EXAMPLES, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
+    training = Training(student, EPOCHS, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
     training.run()
     assert 0 <= starts[0] <= STEPS, f"killed at step {moment}"
     assert_as_if_nothing_had_happened(training, whole)
@@ -158,7 +159,7 @@ def test_a_killed_training_ends_bit_for_bit_the_same(model_folder, student, whol
 def test_a_finished_training_is_not_run_again(student, whole, folder):
     heard = []
     again = Training(
-        student, EXAMPLES, SETTINGS, folder, on_start=lambda *_: heard.append("start"), on_event=heard.append
+        student, EPOCHS, SETTINGS, folder, on_start=lambda *_: heard.append("start"), on_event=heard.append
     )
     assert_equal(again.run(), whole.best)
     assert heard == []
@@ -169,9 +170,9 @@ def test_the_epoch_that_is_best_on_validation_is_kept(student, tmp_path):
     """The earlier of equals, over a stop in a later epoch."""
     validate, seen = scripted(0.2, 0.5, 0.5, 0.4)
     with pytest.raises(Stopped):
-        Training(student, EXAMPLES, SETTINGS, tmp_path, validate=validate, on_event=stop_at(11)).run()
+        Training(student, EPOCHS, SETTINGS, tmp_path, validate=validate, on_event=stop_at(11)).run()
     rows = []
-    training = Training(student, EXAMPLES, SETTINGS, tmp_path, validate=validate, on_event=rows.append)
+    training = Training(student, EPOCHS, SETTINGS, tmp_path, validate=validate, on_event=rows.append)
     best = training.run()
     assert len(seen) == 4 and (training.progress.best_epoch, training.progress.best_score) == (2, 0.5)
     assert_equal(best, seen[1])
@@ -182,14 +183,14 @@ def test_the_epoch_that_is_best_on_validation_is_kept(student, tmp_path):
 
 def test_a_training_that_ends_in_mid_epoch_validates_there(student, tmp_path):
     validate, seen = scripted(0.5, 0.6)
-    training = Training(student, EXAMPLES, replace(SETTINGS, max_steps=4), tmp_path, validate=validate)
+    training = Training(student, EPOCHS, replace(SETTINGS, max_steps=4), tmp_path, validate=validate)
     assert_equal(training.run(), seen[1])
     assert training.progress.steps == 4 and training.progress.best_epoch == 2
 
 
 def test_no_steps_leave_the_adapter_as_it_was(student, tmp_path):
     training = Training(
-        student, EXAMPLES, replace(SETTINGS, max_steps=0), tmp_path, on_start=lambda *_: pytest.fail("started")
+        student, EPOCHS, replace(SETTINGS, max_steps=0), tmp_path, on_start=lambda *_: pytest.fail("started")
     )
     assert_equal(training.run(), student.adapter)
 
@@ -207,7 +208,7 @@ def test_each_shape_is_compiled_once(whole, compiled_by_step):
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_sessions(student, tmp_path):
     settings = replace(SETTINGS, learning_rate=1e30, checkpoint_every=1)
-    training = Training(student, EXAMPLES, settings, tmp_path)
+    training = Training(student, EPOCHS, settings, tmp_path)
     with pytest.raises(
         FloatingPointError, match=r"^step 2: loss \S+, gradient norm \S+; sessions: a/a\d+(, a/a\d+){4}$"
     ):
@@ -220,8 +221,35 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_sessions(student, tmp_
 
 
 def test_no_examples_are_an_error(student, tmp_path):
-    with pytest.raises(InputError, match="no training examples"):
-        Training(student, [], SETTINGS, tmp_path)
+    for nothing in ([], [[], []]):
+        with pytest.raises(InputError, match="no training examples"):
+            Training(student, nothing, SETTINGS, tmp_path)
+
+
+def test_an_epoch_may_tell_its_examples_otherwise(student, whole, tmp_path):
+    """The first epoch is as before, in the second the same members are told in other words."""
+    told = [replace(example, completion_ids=example.completion_ids[::-1]) for example in EXAMPLES]
+    training = Training(student, [EXAMPLES, told, *EPOCHS[2:]], replace(SETTINGS, max_steps=6), tmp_path)
+    training.run()
+    losses, before = ([row["loss"] for row in each.progress.history] for each in (training, whole))
+    batches = training._batches(4)
+    fed = {tuple(row) for batch in batches for row in batch.rows.labels.reshape(-1, batch.rows.labels.shape[-1])}
+    assert losses[0] == before[0] and losses[3] != before[3]
+    assert fed == {
+        tuple(row)
+        for batch in lay_out(
+            [told[i] for i in batch_members(12, SETTINGS.batch_size, SETTINGS.seed, 4)],
+            training._groups,
+            1,
+            PAD,
+        )
+        for row in batch.rows.labels.reshape(-1, batch.rows.labels.shape[-1])
+    }
+
+
+def test_epochs_of_different_sizes_are_refused(student, tmp_path):
+    with pytest.raises(ValueError, match="numbers differ"):
+        Training(student, [EXAMPLES, EXAMPLES[:5]], SETTINGS, tmp_path)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -9,7 +9,7 @@ from kdjax.training import Training
 
 Training(
     tiny_student(Path(sys.argv[1]), FEW),
-    random_examples("a", 12, prefix=13),
+    [random_examples("a", 12, prefix=13)] * 4,
     SETTINGS,
     sys.argv[2],
     on_event=lambda row: print(row["step"], flush=True),

@@ -17,7 +17,6 @@ PAD = 2
 FEW = ("q_proj", "v_proj")  # where a test needs some adapter: dropout in every linear layer takes long to compile
 SETTINGS = TrainSettings(
     seed=3,
-    epochs=4,
     max_steps=-1,
     batch_size=5,
     micro_batch_tokens=64,
