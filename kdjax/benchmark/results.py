@@ -56,7 +56,9 @@ def markdown(found: dict) -> str:
             "",
         ]
         for kind, values in found["growth"]["microseconds"].items():
-            lines.append(f"* by {kind}: " + ", ".join(f"{size}: {value:.0f}" for size, value in values.items()))
+            lines.append(
+                f"* by {kind}: " + ", ".join(f"{size}: {value:.0f}" for size, value in _by_size(values).items())
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -84,6 +86,17 @@ def _conditions(part: str, found: dict) -> str:
     )
 
 
+def _order(replies: dict[str, list[dict]]) -> list[str]:
+    """The sides, ours first: of several, the one that computes what the other side does."""
+    ours = OURS if OURS in replies else f"{OURS}, none"
+    return sorted(replies, key=lambda name: (not name.startswith(ours), not name.startswith(OURS), name))
+
+
+def _by_size(values: dict[str, float]) -> dict[int, float]:
+    """Measurements by ascending size; a JSON file has sizes as text, in any order."""
+    return {int(size): values[size] for size in sorted(values, key=int)}
+
+
 def _losses(content: dict) -> str:
     first, last = (
         ", ".join(f"{name} {values[place]:.4f}" for name, values in content["losses"].items()) for place in (0, -1)
@@ -92,10 +105,8 @@ def _losses(content: dict) -> str:
 
 
 def _table(content: dict, machine: dict) -> list[str]:
-    replies, first = content["replies"], content["first_turn"]
-    ours = OURS if OURS in replies else f"{OURS}, none"  # the mode that computes what the other side does
-    order = sorted(replies, key=lambda name: (not name.startswith(ours), not name.startswith(OURS), name))
-    rows = [_cells(name, replies, ours, first[name], machine) for name in order]
+    replies, first, order = content["replies"], content["first_turn"], _order(content["replies"])
+    rows = [_cells(name, replies, order[0], first[name], machine) for name in order]
     shown = [heading for heading in rows[0] if any(cells[heading] for cells in rows)]
     lines = ["| side | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
     for name, cells in zip(order, rows, strict=True):
@@ -148,17 +159,18 @@ def plot(found: dict, path: Path) -> None:
     figure, axes = plt.subplots(1, panels, figsize=(4 * panels, 3.6), constrained_layout=True, squeeze=False)
     for axis, part in zip(axes[0], parts, strict=False):
         replies = found[part]["replies"]
-        for place, (name, rows) in enumerate(replies.items()):
+        for place, name in enumerate(_order(replies)):
+            rows = replies[name]
             rates = [row["examples"] / row["seconds"] for row in rows]
             colour = "tab:blue" if name.startswith(OURS) else "tab:gray"
             axis.barh(place, np.median(rates), color=colour, alpha=0.5)
             axis.plot(rates, [place] * len(rates), "|", color="black", markersize=10)
         axis.set(
-            yticks=range(len(replies)), yticklabels=list(replies), xlabel="examples per second", title=TITLES[part]
+            yticks=range(len(replies)), yticklabels=_order(replies), xlabel="examples per second", title=TITLES[part]
         )
         axis.invert_yaxis()
     for axis, (kind, values) in zip(axes[0][len(parts) :], growth.items(), strict=True):
-        axis.plot([int(size) for size in values], list(values.values()), "o-")
+        axis.plot(*zip(*_by_size(values).items(), strict=True), "o-")
         label = {"length": "tokens in a row", "rows": "rows of 256 tokens", "sessions": "test sessions"}[kind]
         axis.set(xlabel=label, title="Generation" if kind == "sessions" else "Training step")
         axis.set(ylabel="µs per token", ylim=(0, None))
