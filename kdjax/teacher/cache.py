@@ -20,6 +20,7 @@ from kdjax.errors import InputError
 from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer
 from kdjax.teacher.calls import Answer, sha256_json
 from kdjax.teacher.journal import Journal, fsync_folder
+from kdjax.teacher.shards import open_shard, shard_folders, write_shard
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,8 +66,6 @@ class TeacherCache:
 
     def refresh(self) -> None:
         """Read what is on the disk. The journal comes first: a batch sealed meanwhile is seen twice, never missed."""
-        from kdjax.teacher.shards import shard_folders
-
         journalled: dict[str, Answer] = {}
         self._provenance: list[dict] = []
         for number, entry in enumerate(self._journal.read(), start=1):
@@ -105,8 +104,6 @@ class TeacherCache:
 
     def seal(self) -> None:
         """Move the journal into a new shard (inside `writing`). A crash at any point loses and doubles nothing."""
-        from kdjax.teacher.shards import write_shard
-
         if self._pending:
             self._map(write_shard(self.folder / "shards", self._pending.values()))
         self._close_pass()
@@ -126,8 +123,6 @@ class TeacherCache:
         self._pending, self._provenance = {}, []
 
     def _map(self, path: Path) -> None:
-        from kdjax.teacher.shards import open_shard
-
         if path.name not in self._shards:
             self._shards[path.name] = open_shard(path)
         keys = self._shards[path.name].data.column("key").to_pylist()

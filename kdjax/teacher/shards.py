@@ -5,31 +5,17 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-
-import datasets
-import pyarrow as pa
-from datasets import Dataset, load_from_disk
+from typing import TYPE_CHECKING
 
 from kdjax.errors import InputError
 from kdjax.teacher.calls import Answer
 from kdjax.teacher.journal import fsync_folder
 
+if TYPE_CHECKING:  # `datasets` takes seconds to import, and a run whose knowledge is there needs none of it
+    from datasets import Dataset
+
 CHECKSUMS = "sha256sums.txt"  # in the form that `sha256sum --check` reads
 UNFINISHED = ".unfinished-"
-SCHEMA = pa.schema(
-    {
-        "key": pa.string(),
-        "fields": pa.string(),
-        "text": pa.string(),
-        "finish_reason": pa.string(),
-        "prompt_ids": pa.list_(pa.int32()),
-        "token_ids": pa.list_(pa.int32()),
-        "target_logprobs": pa.list_(pa.float32()),
-        "logsumexp": pa.list_(pa.float32()),
-        "top_ids": pa.list_(pa.list_(pa.int32())),
-        "top_logprobs": pa.list_(pa.list_(pa.float32())),
-    }
-)
 
 
 def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
@@ -38,13 +24,16 @@ def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
     Rows are sorted by key, and nothing but the answers goes in: the same answers give the same bytes whatever the order
     they came in. The shard is written aside and renamed when it is on the disk.
     """
+    import pyarrow as pa
+    from datasets import Dataset
+
     answers = sorted(answers, key=lambda answer: answer.key)
     name = hashlib.sha256("\n".join(answer.key for answer in answers).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(UNFINISHED + "*"):
         shutil.rmtree(leftover)
     unfinished = folder / (UNFINISHED + name)
-    table = pa.Table.from_pylist([answer.to_row() for answer in answers], schema=SCHEMA)
+    table = pa.Table.from_pylist([answer.to_row() for answer in answers], schema=_schema())
     _save_quietly(Dataset(table, fingerprint=name), unfinished)
     (unfinished / CHECKSUMS).write_text(_checksums(unfinished))
     for path in unfinished.iterdir():
@@ -61,12 +50,14 @@ def shard_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(UNFINISHED))
 
 
-def open_shard(path: Path) -> Dataset:
+def open_shard(path: Path) -> "Dataset":
     """Check a shard against its checksums and map it into memory.
 
     Raises:
         InputError: a file is missing, added or changed.
     """
+    from datasets import load_from_disk
+
     sums = path / CHECKSUMS
     if not sums.is_file() or sums.read_text(errors="replace") != _checksums(path):
         raise InputError(
@@ -76,7 +67,29 @@ def open_shard(path: Path) -> Dataset:
     return load_from_disk(str(path))
 
 
-def _save_quietly(dataset: Dataset, path: Path) -> None:
+def _schema():
+    import pyarrow as pa
+
+    integers, floats = pa.list_(pa.int32()), pa.list_(pa.float32())
+    return pa.schema(
+        {
+            "key": pa.string(),
+            "fields": pa.string(),
+            "text": pa.string(),
+            "finish_reason": pa.string(),
+            "prompt_ids": integers,
+            "token_ids": integers,
+            "target_logprobs": floats,
+            "logsumexp": floats,
+            "top_ids": pa.list_(integers),
+            "top_logprobs": pa.list_(floats),
+        }
+    )
+
+
+def _save_quietly(dataset: "Dataset", path: Path) -> None:
+    import datasets
+
     silent = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
