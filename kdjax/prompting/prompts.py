@@ -1,11 +1,12 @@
 """Session + knowledge → conversation → prompt and completion, as text and as token ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdjax.data import Session
 from kdjax.errors import InputError
 from kdjax.prompting.answers import ANSWER_MARKER, answer_text
+from kdjax.prompting.links import Target, line_ends, link_targets, numeral_ids
 from kdjax.prompting.products import product_list
 from kdjax.sources import Tokenizer
 
@@ -20,7 +21,8 @@ class Example:
     """One prompt and, for training, its completion, as the student reads them.
 
     `prompt` and `completion` are the exact texts, `prompt_ids` and `completion_ids` their tokens; a completion ends with
-    the end-of-turn token, which is part of the ids and of the text.
+    the end-of-turn token, which is part of the ids and of the text. `line_ends` are the places in `prompt_ids` where the
+    products' lines end, and `links` what is to be predicted there.
     """
 
     domain: str
@@ -29,6 +31,14 @@ class Example:
     prompt_ids: tuple[int, ...]
     completion: str = ""
     completion_ids: tuple[int, ...] = ()
+    line_ends: tuple[int, ...] = ()
+    links: tuple[Target, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All that is to be predicted: the links, then the completion, each of its tokens from the one before."""
+        first = len(self.prompt_ids) - 1
+        return self.links + tuple(Target(first + i, token) for i, token in enumerate(self.completion_ids))
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
@@ -43,13 +53,21 @@ def messages(session: Session, knowledge: str = "") -> list[dict[str, str]]:
 def prompt_example(tokenizer: Tokenizer, domain: str, session: Session, knowledge: str = "") -> Example:
     """The prompt alone, for generation."""
     prompt = tokenizer.render(messages(session, knowledge))
-    return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)))
+    ends = line_ends(tokenizer, prompt, session)
+    return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)), line_ends=ends)
 
 
 def training_example(
-    tokenizer: Tokenizer, domain: str, session: Session, knowledge: str = "", thought: str = ""
+    tokenizer: Tokenizer,
+    domain: str,
+    session: Session,
+    knowledge: str = "",
+    thought: str = "",
+    link_weight: float = 0.0,
 ) -> Example:
     """The prompt with its target: the true bundles, after the teacher's thought where one is given.
+
+    Where `link_weight` is above 0, the true links are targets too; each product's count as much as so many tokens.
 
     Raises:
         InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off; names the session.
@@ -64,9 +82,9 @@ def training_example(
         raise InputError(
             f"{domain}/{session.id}: the prompt's tokens are not a prefix of prompt + answer; the chat template must end in a clean boundary"
         )
-    return Example(
-        domain, session.id, asked.prompt, asked.prompt_ids, completion, tuple(joint[len(asked.prompt_ids) :])
-    )
+    links = link_targets(session, asked.line_ends, numeral_ids(tokenizer), link_weight) if link_weight else ()
+    ids = tuple(joint[len(asked.prompt_ids) :])
+    return replace(asked, completion=completion, completion_ids=ids, links=links)
 
 
 def check_lengths(examples: Sequence[Example], max_length: int, more: int = 0) -> None:

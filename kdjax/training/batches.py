@@ -30,8 +30,8 @@ class Rows:
     """Examples one after the other in rows, behind a shared prefix; arrays may carry a leading device axis.
 
     `starts` says for each token where in the row its example begins, `ids` the example's number in the training set; for
-    padding the row's length and -1. `positions[b, t]` is where in row b the label `labels[b, t]` is predicted from (the
-    token before it); `weights` is 1 for a target and 0 for padding. No example has more than `longest` tokens.
+    padding the row's length and -1. `positions[b, t]` is where in row b the label `labels[b, t]` is predicted from;
+    `weights` is its share in the loss, 0 for padding. No example has more than `longest` tokens.
     """
 
     tokens: Int[np.ndarray, "*devices batch length"]
@@ -112,7 +112,7 @@ def plan_groups(examples: Sequence[Example], micro_batch_tokens: int, one_row: b
 def _plan_group(examples: list[Example], micro_batch_tokens: int, one_row: bool) -> Group:
     prefix = common_prefix(examples)
     lengths = [len(own_tokens(example, len(prefix))) for example in examples]
-    counts = [len(example.completion_ids) for example in examples]
+    counts = [len(example.targets) for example in examples]
     length = align(max(max(lengths), min(ROW, sum(lengths))))
     density = max(max(counts) / length, SPARE * sum(counts) / sum(lengths))
     return Group(prefix, max(lengths), density, micro_batch_tokens, None if one_row else length)
@@ -149,7 +149,7 @@ def lay_out(
 def _pack(members: list[int], examples: Sequence[Example], group: Group, devices: int) -> tuple[int, list[list[int]]]:
     """How long the rows are, and the members of each."""
     tokens = {i: len(own_tokens(examples[i], len(group.prefix))) for i in members}
-    targets = {i: len(examples[i].completion_ids) for i in members}
+    targets = {i: len(examples[i].targets) for i in members}
     if max(tokens.values()) > group.longest:  # attention would not reach back so far
         raise ValueError(f"an example has {max(tokens.values())} tokens, and its group was planned for {group.longest}")
     if group.length is None:
@@ -201,13 +201,13 @@ def _rows(
     for row, members in enumerate(packed):
         token = target = 0
         for i in members:
-            fed, completion = own_tokens(examples[i], len(group.prefix)), examples[i].completion_ids
-            here, there = slice(token, token + len(fed)), slice(target, target + len(completion))
+            fed, wanted = own_tokens(examples[i], len(group.prefix)), examples[i].targets
+            here, there = slice(token, token + len(fed)), slice(target, target + len(wanted))
             tokens[row, here], starts[row, here], numbers[row, here] = fed, token, ids[i]
+            positions[row, there] = [token - len(group.prefix) + each.position for each in wanted]
+            labels[row, there] = [each.token_id for each in wanted]
+            weights[row, there] = [each.weight for each in wanted]
             token, target = here.stop, there.stop
-            positions[row, there] = np.arange(token - len(completion), token)
-            labels[row, there] = completion
-            weights[row, there] = 1.0
     return Rows(tokens, starts, numbers, positions, labels, weights, group.longest)
 
 

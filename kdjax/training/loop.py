@@ -220,7 +220,18 @@ def _copy(adapter: dict) -> dict:
 def preview(student: Student, batch: MicroBatch) -> str:
     """The first example of a micro-batch as the device gets it, decoded: what is trained on stands between ⟦ and ⟧."""
     rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[0], batch.rows)
-    targets = (rows.weights > 0) & (rows.ids[rows.positions] == rows.ids[0])
-    read = np.concatenate([batch.prefix, rows.tokens[: rows.positions[targets].min() + 1]])
-    decode = student.tokenizer.decode
-    return f"{decode(read, skip_special_tokens=False)}⟦{decode(rows.labels[targets], skip_special_tokens=False)}⟧"
+    fed = rows.tokens[rows.ids == rows.ids[0]]
+    mine = (rows.weights > 0) & (rows.ids[rows.positions] == rows.ids[0])
+    positions, labels = rows.positions[mine], rows.labels[mine]
+    completion = positions >= len(fed) - np.arange(len(positions), 0, -1)  # the targets that reach to the end, one by one
+    text, read = _decode(student, batch.prefix), 0
+    for end in np.unique(positions[~completion]):
+        text += _decode(student, fed[read : end + 1])
+        text += f"⟦{'|'.join(_decode(student, [label]) for label in labels[positions == end])}⟧"
+        read = end + 1
+    prompt = len(fed) + 1 - completion.sum()  # the last token of the completion is never fed
+    return f"{text}{_decode(student, fed[read:prompt])}⟦{_decode(student, labels[completion])}⟧"
+
+
+def _decode(student: Student, ids: Sequence[int]) -> str:
+    return student.tokenizer.decode(ids, skip_special_tokens=False)
