@@ -3,7 +3,7 @@
 from kdjax.data.domains import load_domain
 from kdjax.data.jsonl import load_new_sessions
 from kdjax.data.leaks import prove_sources
-from kdjax.data.sessions import CategoryPath, Domain, Session, leaf_category
+from kdjax.data.sessions import CategoryPath, Domain, Session, leaf_category, reorder
 from kdjax.data.summary import describe
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "load_domain",
     "load_new_sessions",
     "prove_sources",
+    "reorder",
 ]

@@ -1,7 +1,7 @@
 """What every room speaks of: sessions with their bundles, and the domain they belong to."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 CategoryPath = tuple[str, ...]  # from the root to the leaf: ("Electronics", "Cables", "HDMI Cables")
 
@@ -39,6 +39,24 @@ class Domain:
     digest: str
     left_out: Mapping[str, int] = field(default_factory=dict)
     synthetic: bool = False
+
+
+def reorder(session: Session, order: Sequence[int]) -> Session:
+    """The same session with its products in another order: product `order[i]` comes at place i."""
+    place = {product: i for i, product in enumerate(order)}
+    if sorted(place) != list(range(len(session))) or len(order) != len(session):
+        raise ValueError(f"{order} is not an order of {len(session)} products")
+
+    def told(values: tuple) -> tuple:
+        return tuple(values[product] for product in order)
+
+    return replace(
+        session,
+        items=told(session.items),
+        titles=told(session.titles),
+        categories=told(session.categories),
+        bundles=tuple(tuple(sorted(place[product] for product in bundle)) for bundle in session.bundles),
+    )
 
 
 def leaf_category(paths: tuple[CategoryPath, ...]) -> str | None:

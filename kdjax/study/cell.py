@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -93,17 +94,17 @@ class Cell:
 
     def _train_and_evaluate(self, student: Student, generator: Generator, cards: Mapping[str, Cards]) -> None:
         config, knowledge = self.config, asking.contexts(cards)
-        examples = asking.training_set(student.tokenizer, self.domains, cards)
+        epochs = asking.training_set(config, student.tokenizer, self.domains, cards)
         test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
         validation = asking.questions(config, student.tokenizer, self.domains, knowledge, "validation")
-        asking.check_training(config, examples, student.config.max_position_embeddings)
+        asking.check_training(config, [*chain(*epochs)], student.config.max_position_embeddings)
         asking.check_questions(config, validation.prompts + test.prompts, student.config.max_position_embeddings)
-        proved = asking.prove_and_write(self.folder, self.domains, cards, examples)
-        self.log.say(f"{len(examples)} training examples; {proved} sources proved to be training sessions")
+        proved = asking.prove_and_write(self.folder, self.domains, cards, epochs)
+        self.log.say(f"{len(epochs[0])} training examples; {proved} sources proved to be training sessions")
         initial, before, trained = student.adapter, None, Counts()
         if config.train.max_steps != 0:
             with stage(self.log, "train"):
-                training = self._train(student, generator, examples, validation)
+                training = self._train(student, generator, epochs, validation)
             student.adapter, trained = training.best, training.progress
         after = self._answers(generator, student.adapter, test, "predictions.jsonl", "evaluate", "test")
         if config.train.max_steps != 0:
@@ -125,7 +126,7 @@ class Cell:
         self._report(metrics, trained.history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
-    def _train(self, student: Student, generator: Generator, examples, validation: Questions) -> Training:
+    def _train(self, student: Student, generator: Generator, epochs, validation: Questions) -> Training:
         """Train to the end, or from the last checkpoint to the end."""
 
         def start(batches, step: int) -> None:
@@ -154,7 +155,7 @@ class Cell:
 
         training = Training(
             student,
-            [examples] * self.config.train.epochs,
+            epochs,
             train_settings(self.config),
             self.folder / "checkpoints",
             validate=validate,

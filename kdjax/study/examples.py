@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax.data import Domain, Session, prove_sources
+from kdjax.data import Domain, Session, prove_sources, reorder
 from kdjax.decoding import Constraint, check_budget, session_language
 from kdjax.errors import InputError
 from kdjax.knowledge import knowledge_text
@@ -36,16 +37,31 @@ def constraint(config: ConfigDict) -> Constraint:
     return Constraint(config.eval.constraint, ANSWER_MARKER if "thoughts" in config.knowledge.formats else "")
 
 
-def training_set(tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]) -> list[Example]:
-    """All training sessions, with the domain's knowledge in the prompt and the session's thought, if it has one, in the target."""
-    knowledge, examples = contexts(cards), []
-    for name, domain in domains.items():
-        thoughts = {card.sessions[0]: card.text for card in cards[name].get("thoughts", ())}
-        examples += [
-            training_example(tokenizer, name, s, knowledge[name], thoughts.get(s.id, ""))
-            for s in domain.splits["train"]
-        ]
-    return examples
+def training_set(
+    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]
+) -> list[list[Example]]:
+    """Epoch by epoch all training sessions, with the domain's knowledge in the prompt and the session's thought, if it has one, in the target.
+
+    With `train.shuffle_products` each epoch tells a session's products in another order, drawn from (seed, epoch), since
+    their places mean nothing. A session with a thought keeps its order: the thought speaks of products by number.
+    """
+    knowledge = contexts(cards)
+
+    def tell(name: str, session: Session, order: np.random.Generator | None) -> Example:
+        thought = thoughts[name].get(session.id, "")
+        if order is not None and not thought:
+            session = reorder(session, order.permutation(len(session)).tolist())
+        return training_example(tokenizer, name, session, knowledge[name], thought)
+
+    thoughts = {
+        name: {card.sessions[0]: card.text for card in forms.get("thoughts", ())} for name, forms in cards.items()
+    }
+    shuffled = config.train.shuffle_products
+    epochs = []
+    for epoch in range(config.train.epochs if shuffled else 1):
+        order = np.random.default_rng([config.seed, epoch]) if shuffled else None
+        epochs.append([tell(name, s, order) for name, domain in domains.items() for s in domain.splits["train"]])
+    return epochs if shuffled else epochs * config.train.epochs
 
 
 def questions(
@@ -91,7 +107,7 @@ def check_before_distilling(
     thought = config.knowledge.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
     check_training(
         config,
-        training_set(tokenizer, domains, ready),
+        [*chain(*training_set(config, tokenizer, domains, ready))],
         positions,
         more=context + thought * ("thoughts" in to_come),
     )
@@ -126,9 +142,16 @@ def check_questions(config: ConfigDict, prompts: Sequence[Example], positions: i
 
 
 def prove_and_write(
-    workdir: Path, domains: Mapping[str, Domain], cards: Mapping[str, Cards], examples: Sequence[Example]
+    workdir: Path,
+    domains: Mapping[str, Domain],
+    cards: Mapping[str, Cards],
+    epochs: Sequence[Sequence[Example]],
 ) -> int:
-    """Prove that all knowledge and all examples come from training sessions, then write examples/train.jsonl. Returns how many sources were proved."""
+    """Prove that all knowledge and all examples come from training sessions, then write examples/train.jsonl. Returns how many sources were proved.
+
+    Where all epochs tell the examples alike they are written once.
+    """
+    told = epochs[:1] if all(examples is epochs[0] for examples in epochs) else epochs
     sources = [
         (f"{card.format} card {card.id}", name, card.sessions)
         for name, forms in cards.items()
@@ -136,9 +159,9 @@ def prove_and_write(
         for card in form
     ]
     sources += [
-        (f"training example {example.session_id}", example.domain, (example.session_id,)) for example in examples
+        (f"training example {example.session_id}", example.domain, (example.session_id,)) for example in epochs[0]
     ]
     proved = prove_sources(domains, sources)
-    rows = ({"session_id": e.session_id, "prompt": e.prompt, "completion": e.completion} for e in examples)
+    rows = ({"session_id": e.session_id, "prompt": e.prompt, "completion": e.completion} for e in chain(*told))
     write_jsonl(workdir / "examples" / "train.jsonl", rows)
     return proved

@@ -125,8 +125,9 @@ def student_settings(config: ConfigDict) -> dict:
 
 
 def train_settings(config: ConfigDict) -> TrainSettings:
-    """The fields of `config.train` that the loop takes; epochs are told to it example by example."""
-    fields = {name: value for name, value in config.train.items() if name not in ("epochs", "max_length")}
+    """The fields of `config.train` that the loop takes."""
+    of_examples = ("epochs", "shuffle_products", "max_length")
+    fields = {name: value for name, value in config.train.items() if name not in of_examples}
     return TrainSettings(seed=config.seed, dropout=config.lora.lora_dropout, **fields)
 
 

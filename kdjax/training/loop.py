@@ -223,7 +223,9 @@ def preview(student: Student, batch: MicroBatch) -> str:
     fed = rows.tokens[rows.ids == rows.ids[0]]
     mine = (rows.weights > 0) & (rows.ids[rows.positions] == rows.ids[0])
     positions, labels = rows.positions[mine], rows.labels[mine]
-    completion = positions >= len(fed) - np.arange(len(positions), 0, -1)  # the targets that reach to the end, one by one
+    completion = positions >= len(fed) - np.arange(
+        len(positions), 0, -1
+    )  # the targets that reach to the end, one by one
     text, read = _decode(student, batch.prefix), 0
     for end in np.unique(positions[~completion]):
         text += _decode(student, fed[read : end + 1])

@@ -38,7 +38,7 @@ def test_a_link_goes_to_each_earlier_product_of_a_shared_bundle(tokenizer, sessi
 def test_without_a_weight_no_link_is_trained_on(tokenizer, session):
     example = training_example(tokenizer, "d", session)
     assert example.links == () and len(example.line_ends) == 4
-    assert [target.position for target in example.targets][0] == len(example.prompt_ids) - 1
+    assert example.targets[0].position == len(example.prompt_ids) - 1
 
 
 def test_links_come_before_the_completion(tokenizer, session):
@@ -57,7 +57,9 @@ def test_a_line_ends_where_its_title_does(tokenizer, titles):
     example = prompt_example(tokenizer, "d", session)
     head = example.prompt[: example.prompt.rindex(tokenizer.escape(product_list(session)).rstrip())]
     for number, end in enumerate(example.line_ends, start=1):
-        shown = replace(session, items=session.items[:number], titles=session.titles[:number], categories=empty[:number])
+        shown = replace(
+            session, items=session.items[:number], titles=session.titles[:number], categories=empty[:number]
+        )
         read = tokenizer.decode(example.prompt_ids[: end + 1], skip_special_tokens=False)
         assert read.rstrip() == (head + tokenizer.escape(product_list(shown))).rstrip()
 
