@@ -62,7 +62,7 @@ def base(name: str) -> ConfigDict:
         ),
         train=create(
             epochs=2,
-            shuffle_products=True,  # each epoch tells a session's products in another order, since their places mean nothing
+            shuffle_products=False,  # each epoch tells a session's products in another order, since their places mean nothing
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
             micro_batch_tokens=4800,  # about as many as one device computes at a time: memory and speed, not results

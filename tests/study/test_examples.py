@@ -24,7 +24,7 @@ def domain():
 
 def told(tokenizer, domain, cards=(), **fields):
     config = base("x")
-    config.train.update(epochs=EPOCHS, **fields)
+    config.train.update({"epochs": EPOCHS, "shuffle_products": True} | fields)
     return training_set(config, tokenizer, {"demo": domain}, {"demo": {"thoughts": list(cards)}})
 
 
