@@ -42,6 +42,12 @@ def base(name: str) -> ConfigDict:
             min_count=5,  # training bundles that a pattern must be in
             keep="all",  # "all", or "validated": only cards that raise the untrained student's strict F1 on validation
         ),
+        prompting=create(
+            fields=(
+                "title",
+            ),  # of each product's line: "title", or "title" and "category" (its leaf category, in brackets)
+            title_words=0,  # most words of a title; 0: all
+        ),
         student=create(
             source=DEFAULT_MODEL,
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`

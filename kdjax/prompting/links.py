@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kdjax.data import Session
 from kdjax.errors import InputError
-from kdjax.prompting.products import product_lines, product_list
+from kdjax.prompting.products import PLAIN, ProductForm, product_lines, product_list
 from kdjax.sources import Tokenizer
 
 NUMERALS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # "0": no earlier product; then products 1, 2, …
@@ -39,14 +39,14 @@ def numeral_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     return ids
 
 
-def line_ends(tokenizer: Tokenizer, prompt: str, session: Session) -> tuple[int, ...]:
+def line_ends(tokenizer: Tokenizer, prompt: str, session: Session, form: ProductForm = PLAIN) -> tuple[int, ...]:
     """Of each product of the session, the place in the prompt's tokens where its line ends."""
-    text = tokenizer.escape(product_list(session)).rstrip()  # as templates that trim a message leave it
+    text = tokenizer.escape(product_list(session, form)).rstrip()  # as templates that trim a message leave it
     end = prompt.rindex(text)
     last = end + len(text)
     starts = [start for start, _ in tokenizer.inner.encode(prompt, add_special_tokens=False).offsets]
     found, token = [], 0
-    for line in product_lines(session):
+    for line in product_lines(session, form):
         end += len(tokenizer.escape(line))
         while token + 1 < len(starts) and starts[token + 1] < min(end, last):  # bytes of one letter begin together
             token += 1

@@ -7,7 +7,7 @@ from kdjax.data import Session
 from kdjax.errors import InputError
 from kdjax.prompting.answers import ANSWER_MARKER, answer_text
 from kdjax.prompting.links import Target, line_ends, link_targets, numeral_ids
-from kdjax.prompting.products import product_list
+from kdjax.prompting.products import PLAIN, ProductForm, product_list
 from kdjax.sources import Tokenizer
 
 INSTRUCTION = (
@@ -44,16 +44,18 @@ class Example:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
-def messages(session: Session, knowledge: str = "") -> list[dict[str, str]]:
+def messages(session: Session, knowledge: str = "", form: ProductForm = PLAIN) -> list[dict[str, str]]:
     """The conversation that asks for a session's bundles. All sessions of a domain share its beginning, up to the products."""
     system = INSTRUCTION + (f"\n{knowledge}" if knowledge else "")
-    return [{"role": "system", "content": system}, {"role": "user", "content": product_list(session)}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": product_list(session, form)}]
 
 
-def prompt_example(tokenizer: Tokenizer, domain: str, session: Session, knowledge: str = "") -> Example:
+def prompt_example(
+    tokenizer: Tokenizer, domain: str, session: Session, knowledge: str = "", form: ProductForm = PLAIN
+) -> Example:
     """The prompt alone, for generation."""
-    prompt = tokenizer.render(messages(session, knowledge))
-    ends = line_ends(tokenizer, prompt, session)
+    prompt = tokenizer.render(messages(session, knowledge, form))
+    ends = line_ends(tokenizer, prompt, session, form)
     return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)), line_ends=ends)
 
 
@@ -63,6 +65,7 @@ def training_example(
     session: Session,
     knowledge: str = "",
     thought: str = "",
+    form: ProductForm = PLAIN,
     link_weight: float = 0.0,
 ) -> Example:
     """The prompt with its target: the true bundles, after the teacher's thought where one is given.
@@ -72,7 +75,7 @@ def training_example(
     Raises:
         InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off; names the session.
     """
-    asked = prompt_example(tokenizer, domain, session, knowledge)
+    asked = prompt_example(tokenizer, domain, session, knowledge, form)
     answer = answer_text(session.bundles)
     completion = (
         f"{tokenizer.escape(thought)}\n{ANSWER_MARKER} {answer}" if thought else answer

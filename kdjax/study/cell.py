@@ -117,6 +117,7 @@ class Cell:
                     self.folder / "adapter",
                     student,
                     knowledge,
+                    asking.product_form(config),
                     asking.constraint(config),
                     config.eval.max_new_tokens,
                     record(self.folder),

@@ -12,7 +12,7 @@ from kdjax.data import Domain, Session, prove_sources, reorder
 from kdjax.decoding import Constraint, check_budget, session_language
 from kdjax.errors import InputError
 from kdjax.knowledge import knowledge_text
-from kdjax.prompting import ANSWER_MARKER, Example, check_lengths, prompt_example, training_example
+from kdjax.prompting import ANSWER_MARKER, Example, ProductForm, check_lengths, prompt_example, training_example
 from kdjax.reporting import write_jsonl
 from kdjax.sources import Tokenizer
 from kdjax.study.distil import Cards
@@ -25,6 +25,11 @@ class Questions:
     domains: tuple[str, ...]
     sessions: tuple[Session, ...]
     prompts: tuple[Example, ...]
+
+
+def product_form(config: ConfigDict) -> ProductForm:
+    """How products are written in prompts."""
+    return ProductForm(tuple(config.prompting.fields), config.prompting.title_words)
 
 
 def contexts(cards: Mapping[str, Cards]) -> dict[str, str]:
@@ -45,13 +50,13 @@ def training_set(
     With `train.shuffle_products` each epoch tells a session's products in another order, drawn from (seed, epoch), since
     their places mean nothing. A session with a thought keeps its order: the thought speaks of products by number.
     """
-    knowledge = contexts(cards)
+    knowledge, form = contexts(cards), product_form(config)
 
     def tell(name: str, session: Session, order: np.random.Generator | None) -> Example:
         thought = thoughts[name].get(session.id, "")
         if order is not None and not thought:
             session = reorder(session, order.permutation(len(session)).tolist())
-        return training_example(tokenizer, name, session, knowledge[name], thought)
+        return training_example(tokenizer, name, session, knowledge[name], thought, form)
 
     thoughts = {
         name: {card.sessions[0]: card.text for card in forms.get("thoughts", ())} for name, forms in cards.items()
@@ -73,7 +78,8 @@ def questions(
         for name, domain in domains.items()
         for session in spread(domain.splits[split], config.eval.max_sessions)
     ]
-    prompts = [prompt_example(tokenizer, name, session, knowledge[name]) for name, session in asked]
+    form = product_form(config)
+    prompts = [prompt_example(tokenizer, name, session, knowledge[name], form) for name, session in asked]
     return Questions(tuple(name for name, _ in asked), tuple(session for _, session in asked), tuple(prompts))
 
 

@@ -1,13 +1,14 @@
 """The adapter folder that others use: PEFT's files, the tokenizer, the prompt it was trained with, and golden outputs to check by."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, prompt_example
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, prompt_example
 from kdjax.reporting import write_json, write_text
 from kdjax.student import Student
 
@@ -32,7 +33,7 @@ Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {tar
 
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
 * `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
-* `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, and where the run came from.
+* `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
 * `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them.
   A server that gives other tokens uses another template, another base or another scale.
 """
@@ -47,13 +48,14 @@ def export_adapter(
     folder: Path,
     student: Student,
     knowledge: Mapping[str, str],
+    form: ProductForm,
     constraint: Constraint,
     max_new_tokens: int,
     run: Mapping,
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `knowledge` is what stands in each domain's prompt, `max_new_tokens` what an answer may take, and `run` the run's config.json. The golden prompt is of invented products, with the first domain's
+    `knowledge` is what stands in each domain's prompt, `form` how its products are written, `max_new_tokens` what an answer may take, and `run` the run's config.json. The golden prompt is of invented products, with the first domain's
     knowledge.
     """
     student.save_adapter(folder)
@@ -65,6 +67,7 @@ def export_adapter(
             "quantization": student.quantization,
         },
         "knowledge": dict(knowledge),
+        "products": asdict(form),
         "thoughts_first": constraint.marker == ANSWER_MARKER,
         "max_new_tokens": max_new_tokens,
         "instruction": INSTRUCTION,
@@ -72,7 +75,7 @@ def export_adapter(
         "run": run["hash"],
     }
     write_json(folder / "kdjax.json", described)
-    write_json(folder / "golden.json", _golden(student, next(iter(knowledge.values()))))
+    write_json(folder / "golden.json", _golden(student, next(iter(knowledge.values())), form))
     lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
     rank = max(plan.rank for plan in plans.values())
     uniform = not (lora.use_dora or lora.rank_pattern or lora.alpha_pattern)
@@ -95,10 +98,10 @@ def export_adapter(
     write_text(folder / "README.md", text)
 
 
-def _golden(student: Student, knowledge: str) -> dict:
+def _golden(student: Student, knowledge: str, form: ProductForm) -> dict:
     count = len(GOLDEN_TITLES)
     session = Session("golden", tuple(map(str, range(count))), GOLDEN_TITLES, ((),) * count)
-    prompt = prompt_example(student.tokenizer, "golden", session, knowledge)
+    prompt = prompt_example(student.tokenizer, "golden", session, knowledge, form)
     generator = Generator(student, max_new_tokens=GOLDEN_TOKENS, rows_per_device=1, buckets=1)
     [completion] = generator(student.adapter, [prompt], [count], Constraint("none"))
     logits = np.asarray(student.logits(np.asarray([prompt.prompt_ids])))[0, -1]

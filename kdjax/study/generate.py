@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from kdjax.data import load_new_sessions
 from kdjax.decoding import Constraint, Generator
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, parse_answer, prompt_example
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, parse_answer, prompt_example
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student, load_student
@@ -55,7 +55,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
     settings = {"adapter": config.student.adapter, "quantization": kept, "dtype": config.student.dtype}
     shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
     form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
-    prompts = [prompt_example(tokenizer, domain, session, knowledge) for session in sessions]
+    prompts = [prompt_example(tokenizer, domain, session, knowledge, trained["products"]) for session in sessions]
     check_questions(config, prompts, shape.max_position_embeddings)
     check_answers(config, tokenizer, form, sessions)
     check_workdir(Path(workdir), config, {})
@@ -95,9 +95,11 @@ def _trained_with(adapter: Path) -> dict:
     path = adapter / "kdjax.json"
     try:
         trained = json.loads(path.read_text(encoding="utf-8"))
+        products = trained["products"]
         return {
             "base": dict(trained["base"]),
             "knowledge": dict(trained["knowledge"]),
+            "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
             "thoughts_first": bool(trained["thoughts_first"]),
             "instruction": str(trained["instruction"]),
             "max_new_tokens": int(trained["max_new_tokens"]),

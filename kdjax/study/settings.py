@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from kdjax.decoding import MODES
 from kdjax.errors import InputError
 from kdjax.knowledge import FORMATS
+from kdjax.prompting import FIELDS
 from kdjax.sources import cache_root
 from kdjax.student import DTYPES, QUANTIZATIONS, REMAT, LoraConfig
 from kdjax.training import TrainSettings
@@ -46,7 +47,13 @@ def check(config: ConfigDict) -> None:
     _one_of("student.quantization", config.student.quantization, (None, *QUANTIZATIONS))
     for name in config.knowledge.formats:
         _one_of("knowledge.formats", name, FORMATS)
-    for field in ("data.domains", "knowledge.formats"):
+    for name in config.prompting.fields:
+        _one_of("prompting.fields", name, FIELDS)
+    if "title" not in config.prompting.fields:
+        raise InputError(
+            f"config.prompting.fields={config.prompting.fields!r}: a product's line has its title at least"
+        )
+    for field in ("data.domains", "knowledge.formats", "prompting.fields"):
         values = _at(config, field)
         if len(set(values)) != len(values):
             raise InputError(f"config.{field}={values!r} names something twice")
@@ -75,6 +82,7 @@ def check(config: ConfigDict) -> None:
             "knowledge.thoughts",
             "knowledge.limit",
             "knowledge.max_tokens",
+            "prompting.title_words",
         )
         + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay"),
         -1: ("train.max_steps",),

@@ -10,6 +10,7 @@ from kdjax.data import Session
 from kdjax.errors import InputError
 from kdjax.prompting import (
     Example,
+    ProductForm,
     check_lengths,
     messages,
     parse_answer,
@@ -22,6 +23,25 @@ from kdjax.sources import Tokenizer
 
 def test_product_list_numbers_titles_from_one(session):
     assert product_list(session) == "1. HDMI cable 2 m\n2. Café mug, 30 cl\n3. TV 50 inch\n4. Coffee 500 g"
+
+
+def test_a_product_may_be_told_with_its_category_and_a_shortened_title(session):
+    """The leaf of the longest path; entities of web pages are read, and a product without a category has none."""
+    paths = ((("A", "Cables"), ("B",)), (), (("TV &amp; Video",),), ())
+    titled = replace(session, titles=("HDMI&reg;  cable 2 m", *session.titles[1:]), categories=paths)
+    assert product_list(titled).splitlines()[0] == "1. HDMI®  cable 2 m"
+    assert product_list(titled, ProductForm(("title", "category"), 2)) == (
+        "1. HDMI® cable (Cables)\n2. Café mug,\n3. TV 50 (TV & Video)\n4. Coffee 500"
+    )
+
+
+def test_the_form_of_products_is_that_of_the_prompt_and_of_its_links(tokenizer, session):
+    form = ProductForm(("title", "category"), 1)
+    titled = replace(session, categories=((("Cables",),), (), (), ()))
+    example = training_example(tokenizer, "d", titled, form=form, link_weight=1.0)
+    assert product_list(titled, form) in example.prompt and "2 m" not in example.prompt
+    read = tokenizer.decode(example.prompt_ids[: example.line_ends[0] + 1], skip_special_tokens=False)
+    assert read.endswith("1. HDMI (Cables)")
 
 
 def test_messages_share_all_but_the_products(session):
