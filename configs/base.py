@@ -69,6 +69,7 @@ def base(name: str) -> ConfigDict:
         train=create(
             epochs=2,
             shuffle_products=False,  # each epoch tells a session's products in another order, since their places mean nothing
+            link_weight=0.0,  # in the loss, of each link at the end of a product's line (see kdjax/prompting/links.py), as much as so many tokens; 0: none
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
             micro_batch_tokens=4800,  # about as many as one device computes at a time: memory and speed, not results
@@ -81,7 +82,9 @@ def base(name: str) -> ConfigDict:
             checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
         ),
         eval=create(
-            constraint="none",  # "none": free text, failures counted (the paper's); "json": a list of lists; "items": always valid
+            answer="text",  # "text": the student writes its answer; "links": the links between products are read, nothing is written
+            orders=1,  # in how many orders the products are told for "links"; their readings are averaged
+            constraint="none",  # of written answers. "none": free text, failures counted (the paper's); "json": a list of lists; "items": always valid
             max_sessions=0,  # per split and domain, evenly spaced; 0: all
             max_new_tokens=64,  # most tokens of an answer
             batch_size=64,  # prompts answered side by side on each device

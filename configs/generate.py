@@ -16,5 +16,5 @@ def get_config(arg: str = ""):
     config = variant(base("generate"), arg)
     config.job = "generate"
     config.eval.constraint = "items"  # a shop has no use for an invalid answer
-    config.eval.max_new_tokens = 0  # as many as in the run that trained the adapter
+    config.eval.update(answer="", orders=0, max_new_tokens=0)  # as in the run that trained the adapter
     return config

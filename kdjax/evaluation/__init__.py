@@ -1,7 +1,7 @@
 """How good predicted bundles are: metrics, baselines, statistics and kinds of error; pure functions."""
 
 from kdjax.evaluation.baselines import TRAINED, run_baselines
-from kdjax.evaluation.metrics import STATISTICS, from_counts, score, session_counts
+from kdjax.evaluation.metrics import STATISTICS, from_counts, matched_overlap, score, session_counts
 from kdjax.evaluation.statistics import Difference, bootstrap_interval, holm, paired_bootstrap
 from kdjax.evaluation.verdicts import KINDS, Verdict, errors_by_kind
 
@@ -15,6 +15,7 @@ __all__ = [
     "errors_by_kind",
     "from_counts",
     "holm",
+    "matched_overlap",
     "paired_bootstrap",
     "run_baselines",
     "score",

@@ -124,7 +124,7 @@ def _count(predicted: Bundles, truth: Bundles) -> tuple[float, ...]:
         sum(covered),
         len(distinct),
         len(true),
-        _matched_overlap(distinct, true),
+        matched_overlap(distinct, true),
         len(distinct & set(true)),
         len(predicted_pairs),
         len(true_pairs),
@@ -133,7 +133,7 @@ def _count(predicted: Bundles, truth: Bundles) -> tuple[float, ...]:
     )
 
 
-def _matched_overlap(predicted: Collection[frozenset[int]], true: Collection[frozenset[int]]) -> float:
+def matched_overlap(predicted: Collection[frozenset[int]], true: Collection[frozenset[int]]) -> float:
     """The largest summed Jaccard of any one-to-one assignment of predicted sets to true bundles."""
     from scipy.optimize import linear_sum_assignment
 

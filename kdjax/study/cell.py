@@ -9,13 +9,13 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain, describe, load_domain
-from kdjax.decoding import Generator
 from kdjax.errors import InputError
 from kdjax.knowledge import Card, CountTokens, keep_validated, write_cards
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import Student, check_student, load_student
 from kdjax.study import examples as asking
+from kdjax.study.answering import Answer, answerer
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
@@ -74,16 +74,11 @@ class Cell:
             cards = distil(self.config, self.domains, ready, self.folder, count_tokens, self.log)
         with stage(self.log, "load"):
             student = self._load()
-        generator = Generator(
-            student,
-            max_new_tokens=self.config.eval.max_new_tokens,
-            rows_per_device=self.config.eval.batch_size,
-            buckets=self.config.eval.buckets,
-        )
+        answer = answerer(student, self.config, asking.constraint(self.config))
         if self.config.knowledge.keep == "validated":
             with stage(self.log, "validate knowledge"):
-                cards = self._validated(student, generator, cards)
-        self._train_and_evaluate(student, generator, cards)
+                cards = self._validated(student, answer, cards)
+        self._train_and_evaluate(student, answer, cards)
 
     def _load(self) -> Student:
         source, settings = self.config.student.source, student_settings(self.config)
@@ -92,7 +87,7 @@ class Cell:
         record_devices(self.folder)
         return student
 
-    def _train_and_evaluate(self, student: Student, generator: Generator, cards: Mapping[str, Cards]) -> None:
+    def _train_and_evaluate(self, student: Student, answer: Answer, cards: Mapping[str, Cards]) -> None:
         config, knowledge = self.config, asking.contexts(cards)
         epochs = asking.training_set(config, student.tokenizer, self.domains, cards)
         test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
@@ -104,12 +99,12 @@ class Cell:
         initial, before, trained = student.adapter, None, Counts()
         if config.train.max_steps != 0:
             with stage(self.log, "train"):
-                training = self._train(student, generator, epochs, validation)
+                training = self._train(student, answer, epochs, validation)
             student.adapter, trained = training.best, training.progress
-        after = self._answers(generator, student.adapter, test, "predictions.jsonl", "evaluate", "test")
+        after = self._answers(answer, student.adapter, test, "predictions.jsonl", "evaluate", "test")
         if config.train.max_steps != 0:
             before = self._answers(
-                generator, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
+                answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
             )
         if student.lora is not None:
             with stage(self.log, "export"):
@@ -118,8 +113,7 @@ class Cell:
                     student,
                     knowledge,
                     asking.product_form(config),
-                    asking.constraint(config),
-                    config.eval.max_new_tokens,
+                    asking.answer_form(config),
                     record(self.folder),
                 )
         metrics = results(self.domains, config.eval.max_sessions, after, before)
@@ -127,7 +121,7 @@ class Cell:
         self._report(metrics, trained.history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
-    def _train(self, student: Student, generator: Generator, epochs, validation: Questions) -> Training:
+    def _train(self, student: Student, answer: Answer, epochs, validation: Questions) -> Training:
         """Train to the end, or from the last checkpoint to the end."""
 
         def start(batches, step: int) -> None:
@@ -138,7 +132,7 @@ class Cell:
 
         def validate(adapter: dict) -> dict:
             progress.close()
-            return scores(self._rows(generator, adapter, validation, "validation"))
+            return scores(self._rows(answer, adapter, validation, "validation"))
 
         def hear(row: dict) -> None:
             if "validation" in row:
@@ -167,25 +161,21 @@ class Cell:
             training.run()
         return training
 
-    def _answers(
-        self, generator: Generator, adapter: dict, asked: Questions, name: str, what: str, label: str
-    ) -> list[dict]:
+    def _answers(self, answer: Answer, adapter: dict, asked: Questions, name: str, what: str, label: str) -> list[dict]:
         """The prediction rows of the test sessions, from the file `name` if it is there."""
         path = self.folder / name
         if not path.is_file():
             with stage(self.log, what):
-                rows = self._rows(generator, adapter, asked, label)
+                rows = self._rows(answer, adapter, asked, label)
             write_jsonl(path, rows)
         return read_jsonl(path)
 
-    def _rows(self, generator: Generator, adapter: dict, asked: Questions, label: str) -> list[dict]:
+    def _rows(self, answer: Answer, adapter: dict, asked: Questions, label: str) -> list[dict]:
         """Answer the questions with an adapter: prediction rows."""
-        sizes, form = [len(session) for session in asked.sessions], asking.constraint(self.config)
-        with Progress(len(asked.prompts), label, self.log) as progress:
-            completions = generator(adapter, asked.prompts, sizes, form, on_batch=progress.update)
-        return prediction_rows(asked, completions)
+        with Progress(len(asked.sessions) * len(asked.tellings), label, self.log) as progress:
+            return prediction_rows(asked, answer(adapter, asked, progress.update))
 
-    def _validated(self, student: Student, generator: Generator, cards: Mapping[str, Cards]) -> dict[str, Cards]:
+    def _validated(self, student: Student, answer: Answer, cards: Mapping[str, Cards]) -> dict[str, Cards]:
         """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions."""
         config, kept = self.config, {}
         for name, forms in cards.items():
@@ -194,7 +184,7 @@ class Cell:
             def score(form: str, chosen: list[Card], domain=domain, name=name) -> float:
                 context = asking.contexts({name: {form: chosen}})
                 asked = asking.questions(config, student.tokenizer, domain, context, "validation")
-                return scores(self._rows(generator, student.adapter, asked, "validation"))["strict"]["f1"]
+                return scores(self._rows(answer, student.adapter, asked, "validation"))["strict"]["f1"]
 
             kept[name] = dict(forms)
             for form in set(forms) - {"thoughts"}:

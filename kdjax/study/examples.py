@@ -19,12 +19,25 @@ from kdjax.study.distil import Cards
 
 
 @dataclass(frozen=True)
+class Telling:
+    """A prompt per session, which tells its products in the order beside it (positions, as `kdjax.data.reorder` takes them)."""
+
+    orders: tuple[tuple[int, ...], ...]
+    prompts: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
 class Questions:
-    """Prompts of one split over all domains, with the sessions they ask about, in step."""
+    """Sessions that are asked about, the domain of each, and their prompts: told once or several times, first in their own order."""
 
     domains: tuple[str, ...]
     sessions: tuple[Session, ...]
-    prompts: tuple[Example, ...]
+    tellings: tuple[Telling, ...]
+
+    @property
+    def prompts(self) -> tuple[Example, ...]:
+        """Of the sessions as they are."""
+        return self.tellings[0].prompts
 
 
 def product_form(config: ConfigDict) -> ProductForm:
@@ -42,6 +55,12 @@ def constraint(config: ConfigDict) -> Constraint:
     return Constraint(config.eval.constraint, ANSWER_MARKER if "thoughts" in config.knowledge.formats else "")
 
 
+def answer_form(config: ConfigDict) -> dict:
+    """How the trained student answers, as its adapter's kdjax.json tells job="generate"."""
+    fields = {name: config.eval[name] for name in ("answer", "orders", "max_new_tokens")}
+    return fields | {"thoughts_first": bool(constraint(config).marker)}
+
+
 def training_set(
     config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]
 ) -> list[list[Example]]:
@@ -56,7 +75,7 @@ def training_set(
         thought = thoughts[name].get(session.id, "")
         if order is not None and not thought:
             session = reorder(session, order.permutation(len(session)).tolist())
-        return training_example(tokenizer, name, session, knowledge[name], thought, form)
+        return training_example(tokenizer, name, session, knowledge[name], thought, form, config.train.link_weight)
 
     thoughts = {
         name: {card.sessions[0]: card.text for card in forms.get("thoughts", ())} for name, forms in cards.items()
@@ -78,9 +97,36 @@ def questions(
         for name, domain in domains.items()
         for session in spread(domain.splits[split], config.eval.max_sessions)
     ]
-    form = product_form(config)
-    prompts = [prompt_example(tokenizer, name, session, knowledge[name], form) for name, session in asked]
-    return Questions(tuple(name for name, _ in asked), tuple(session for _, session in asked), tuple(prompts))
+    return ask(tokenizer, asked, knowledge, product_form(config), config.eval.orders)
+
+
+def ask(
+    tokenizer: Tokenizer,
+    asked: Sequence[tuple[str, Session]],
+    knowledge: Mapping[str, str],
+    form: ProductForm,
+    orders: int,
+) -> Questions:
+    """The prompts of sessions, each with its domain's knowledge, told in so many orders."""
+
+    def tell(number: int) -> Telling:
+        told = [order(number, len(session)) for _, session in asked]
+        prompts = [
+            prompt_example(tokenizer, name, reorder(session, places), knowledge[name], form)
+            for (name, session), places in zip(asked, told, strict=True)
+        ]
+        return Telling(tuple(told), tuple(prompts))
+
+    tellings = tuple(map(tell, range(orders)))
+    return Questions(tuple(name for name, _ in asked), tuple(session for _, session in asked), tellings)
+
+
+def order(number: int, size: int) -> tuple[int, ...]:
+    """The order in which `size` products are told for the `number`-th time: their own, then backwards, then shuffled."""
+    places = range(size)
+    if number > 1:
+        return tuple(np.random.default_rng([number, size]).permutation(size).tolist())
+    return tuple(reversed(places) if number else places)
 
 
 def spread(items: Sequence, limit: int) -> list:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, prompt_example
+from kdjax.prompting import INSTRUCTION, ProductForm, prompt_example
 from kdjax.reporting import write_json, write_text
 from kdjax.student import Student
 
@@ -49,14 +49,13 @@ def export_adapter(
     student: Student,
     knowledge: Mapping[str, str],
     form: ProductForm,
-    constraint: Constraint,
-    max_new_tokens: int,
+    answer: Mapping,
     run: Mapping,
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `knowledge` is what stands in each domain's prompt, `form` how its products are written, `max_new_tokens` what an answer may take, and `run` the run's config.json. The golden prompt is of invented products, with the first domain's
-    knowledge.
+    `knowledge` is what stands in each domain's prompt, `form` how its products are written, `answer` how it answers, for
+    job="generate", and `run` the run's config.json. The golden prompt is of invented products, with the first domain's knowledge.
     """
     student.save_adapter(folder)
     student.tokenizer.save(folder)
@@ -68,8 +67,7 @@ def export_adapter(
         },
         "knowledge": dict(knowledge),
         "products": asdict(form),
-        "thoughts_first": constraint.marker == ANSWER_MARKER,
-        "max_new_tokens": max_new_tokens,
+        **answer,
         "instruction": INSTRUCTION,
         "data": run["data"],
         "run": run["hash"],

@@ -6,13 +6,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax.data import load_new_sessions
-from kdjax.decoding import Constraint, Generator
+from kdjax.decoding import Constraint
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, parse_answer, prompt_example
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, parse_answer
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student, load_student
-from kdjax.study.examples import check_answers, check_questions
+from kdjax.study.answering import answerer
+from kdjax.study.examples import ask, check_answers, check_questions
 from kdjax.study.settings import check
 from kdjax.study.workdir import check_workdir, claim
 
@@ -32,7 +33,8 @@ def generate(config: ConfigDict, workdir: str) -> None:
         raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
     trained = _trained_with(Path(config.student.adapter))
     config = config.copy_and_resolve_references()
-    config.eval.max_new_tokens = config.eval.max_new_tokens or trained["max_new_tokens"]
+    for field in ("answer", "orders", "max_new_tokens"):
+        config.eval[field] = config.eval[field] or trained[field]
     check(config)
     domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
     sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
@@ -55,23 +57,17 @@ def generate(config: ConfigDict, workdir: str) -> None:
     settings = {"adapter": config.student.adapter, "quantization": kept, "dtype": config.student.dtype}
     shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
     form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
-    prompts = [prompt_example(tokenizer, domain, session, knowledge, trained["products"]) for session in sessions]
-    check_questions(config, prompts, shape.max_position_embeddings)
+    asked = [(domain, session) for session in sessions]
+    questions = ask(tokenizer, asked, {domain: knowledge}, trained["products"], config.eval.orders)
+    check_questions(config, questions.prompts, shape.max_position_embeddings)
     check_answers(config, tokenizer, form, sessions)
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
     student = load_student(config.student.source, **settings)
-    generator = Generator(
-        student,
-        max_new_tokens=config.eval.max_new_tokens,
-        rows_per_device=config.eval.batch_size,
-        buckets=config.eval.buckets,
-    )
+    answer = answerer(student, config, form)
     with RunLog(workdir) as log:
-        with Progress(len(sessions), "sessions", log) as progress:
-            completions = generator(
-                student.adapter, prompts, [len(s) for s in sessions], form, on_batch=progress.update
-            )
+        with Progress(len(sessions) * config.eval.orders, "sessions", log) as progress:
+            completions = answer(student.adapter, questions, progress.update)
         rows = [_row(session, completion.text) for session, completion in zip(sessions, completions, strict=True)]
         path = Path(workdir) / "bundles.jsonl"
         write_jsonl(path, rows)
@@ -100,6 +96,8 @@ def _trained_with(adapter: Path) -> dict:
             "base": dict(trained["base"]),
             "knowledge": dict(trained["knowledge"]),
             "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
+            "answer": str(trained["answer"]),
+            "orders": int(trained["orders"]),
             "thoughts_first": bool(trained["thoughts_first"]),
             "instruction": str(trained["instruction"]),
             "max_new_tokens": int(trained["max_new_tokens"]),

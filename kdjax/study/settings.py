@@ -18,6 +18,7 @@ from kdjax.training import TrainSettings
 
 PARALLEL = ("pmap",)
 TEACHERS = ("hf", "annotations", "replay")
+ANSWERS = ("text", "links")
 STRATEGIES = ("random", "length", "diversity")
 
 
@@ -41,6 +42,7 @@ def check(config: ConfigDict) -> None:
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
     _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))
+    _one_of("eval.answer", config.eval.answer, ANSWERS)
     _one_of("eval.constraint", config.eval.constraint, MODES)
     _one_of("train.remat", config.train.remat, REMAT)
     _one_of("student.dtype", config.student.dtype, DTYPES)
@@ -71,6 +73,7 @@ def check(config: ConfigDict) -> None:
             "eval.max_new_tokens",
             "eval.batch_size",
             "eval.buckets",
+            "eval.orders",
             "knowledge.reflections",
             "knowledge.max_new_tokens",
             "knowledge.min_count",
@@ -84,7 +87,7 @@ def check(config: ConfigDict) -> None:
             "knowledge.max_tokens",
             "prompting.title_words",
         )
-        + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay"),
+        + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay", "train.link_weight"),
         -1: ("train.max_steps",),
     }
     for lowest, fields in at_least.items():
@@ -101,7 +104,18 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.train.max_grad_norm={config.train.max_grad_norm} must be above 0; 0 would stop learning"
         )
+    _check_answer(config)
     lora_config(config)
+
+
+def _check_answer(config: ConfigDict) -> None:
+    links = config.eval.answer == "links"
+    if links and config.job == "run" and config.train.max_steps != 0 and not config.train.link_weight:
+        raise InputError("config.eval.answer='links' reads what config.train.link_weight=0 does not train; set it to 1")
+    if config.eval.orders > 1 and not links:
+        raise InputError(
+            f"config.eval.orders={config.eval.orders}: only with config.eval.answer='links' are sessions told more than once"
+        )
 
 
 def lora_config(config: ConfigDict) -> LoraConfig:
@@ -134,7 +148,7 @@ def student_settings(config: ConfigDict) -> dict:
 
 def train_settings(config: ConfigDict) -> TrainSettings:
     """The fields of `config.train` that the loop takes."""
-    of_examples = ("epochs", "shuffle_products", "max_length")
+    of_examples = ("epochs", "shuffle_products", "link_weight", "max_length")
     fields = {name: value for name, value in config.train.items() if name not in of_examples}
     return TrainSettings(seed=config.seed, dropout=config.lora.lora_dropout, **fields)
 

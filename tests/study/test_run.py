@@ -305,3 +305,28 @@ def test_without_training_the_student_is_scored_as_it_is(launch, tmp_path):
     assert metrics["train"] == Counts().counts() and metrics["test"]["synthetic"]
     assert "before" not in metrics["test"] and not (tmp_path / "run" / "checkpoints").exists()
     shutil.rmtree(tmp_path / "run")
+
+
+def test_links_are_trained_read_in_several_orders_and_kept_with_the_adapter(launch, tmp_path):
+    flags = ["--config.train.link_weight=1", "--config.train.shuffle_products=True"]
+    flags += ["--config.eval.answer=links", "--config.eval.orders=2"]
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert re.search(r"\n2\. [^⟦\n]+⟦[01]⟧\n3\. ", process.stdout)  # the second product names the first, or none
+    predictions = rows(tmp_path / "run" / "predictions.jsonl")
+    assert all(row["valid"] and row["completion_tokens"] == 0 for row in predictions)
+    items = [{"id": f"B{i}", "title": f"thing {i}"} for i in range(9)]
+    sessions = [{"id": "s", "items": [item["id"] for item in items]}]
+    for name, content in (("items", items), ("sessions", sessions)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    process = launch(
+        "generate.py:smoke",
+        f"--workdir={tmp_path / 'shop'}",
+        f"--config.student.adapter={tmp_path / 'run' / 'adapter'}",
+        f"--config.generate.sessions_file={tmp_path / 'sessions.jsonl'}",
+        f"--config.generate.items_file={tmp_path / 'items.jsonl'}",
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert re.search(r"sessions 2/2", process.stdout)  # one session in two orders, as the adapter says
+    [row] = rows(tmp_path / "shop" / "bundles.jsonl")
+    assert row["valid"] and row["bundles"]
