@@ -50,6 +50,8 @@ def base(name: str) -> ConfigDict:
         ),
         student=create(
             source=DEFAULT_MODEL,
+            answer="text",  # "text": it writes the bundles; "pairs": a head on its hidden states judges which products belong together
+            pair_layers=9,  # for "pairs": the states behind so many layers are judged; the others are not computed
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
             quantization=placeholder(str),  # of the frozen base: "int8" or "nf4" (QLoRA); left empty: none
             dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
@@ -69,7 +71,6 @@ def base(name: str) -> ConfigDict:
         train=create(
             epochs=2,
             shuffle_products=False,  # each epoch tells a session's products in another order, since their places mean nothing
-            link_weight=0.0,  # in the loss, of each link at the end of a product's line (see kdjax/prompting/links.py), as much as so many tokens; 0: none
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
             micro_batch_tokens=4800,  # about as many as one device computes at a time: memory and speed, not results
@@ -82,8 +83,7 @@ def base(name: str) -> ConfigDict:
             checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
         ),
         eval=create(
-            answer="text",  # "text": the student writes its answer; "links": the links between products are read, nothing is written
-            orders=1,  # in how many orders the products are told for "links"; their readings are averaged
+            orders=1,  # in how many orders the products are told where student.answer is "pairs"; the judgements are averaged
             constraint="none",  # of written answers. "none": free text, failures counted (the paper's); "json": a list of lists; "items": always valid
             max_sessions=0,  # per split and domain, evenly spaced; 0: all
             max_new_tokens=64,  # most tokens of an answer

@@ -16,5 +16,6 @@ def get_config(arg: str = ""):
     config = variant(base("generate"), arg)
     config.job = "generate"
     config.eval.constraint = "items"  # a shop has no use for an invalid answer
-    config.eval.update(answer="", orders=0, max_new_tokens=0)  # as in the run that trained the adapter
+    config.eval.update(orders=0, max_new_tokens=0)  # 0 and "": as in the run that trained the adapter
+    config.student.update(answer="", pair_layers=0)
     return config

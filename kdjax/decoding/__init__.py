@@ -1,9 +1,9 @@
-"""Answers of a student: generated with a KV cache under the bundle automaton, or read off its links."""
+"""Answers of a student: generated with a KV cache under the bundle automaton, or judged from its hidden states."""
 
 from kdjax.decoding.automaton import MODES, Automaton, check_budget, compile_automaton, session_language
 from kdjax.decoding.generate import Completion, Constraint, Generator
-from kdjax.decoding.links import LinkReader, pair_probabilities
-from kdjax.decoding.partitions import Bundles, best_answer, in_place, likely_bundles, mean_beliefs
+from kdjax.decoding.partitions import Bundles, best_answer, likely_bundles
+from kdjax.decoding.states import StateReader
 
 __all__ = [
     "MODES",
@@ -12,13 +12,10 @@ __all__ = [
     "Completion",
     "Constraint",
     "Generator",
-    "LinkReader",
+    "StateReader",
     "best_answer",
     "check_budget",
     "compile_automaton",
-    "in_place",
     "likely_bundles",
-    "mean_beliefs",
-    "pair_probabilities",
     "session_language",
 ]

@@ -1,6 +1,6 @@
-"""From links to bundles: which groupings the links make likely, and the answer with the best strict F1 to be expected."""
+"""From pairs to bundles: which groupings of the products are likely, and the answer with the best strict F1 to be expected."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -9,30 +9,31 @@ from kdjax.evaluation import matched_overlap
 
 Bundles = tuple[tuple[int, ...], ...]  # of one session: 0-based positions, ascending; two or more products each
 WIDTH = 64  # groupings that are followed: ten products have 115,975, nearly all of them next to impossible
+TRUST = (
+    0.7  # in each pair's log-odds: pairs with a product in common say partly the same, so their sum would be too sure
+)
 
 
-def likely_bundles(links: Float[np.ndarray, "products products"], width: int = WIDTH) -> dict[Bundles, float]:
+def likely_bundles(log_odds: Float[np.ndarray, "products products"], width: int = WIDTH) -> dict[Bundles, float]:
     """The likeliest groupings of a session's products and their probabilities, which sum to 1.
 
-    Each product joins the bundle of the one that it names, independently, by its row of `links` (`LinkReader`). Products are
-    placed one after the other, and after each the `width` likeliest groupings are followed: all of them up to five
+    A grouping's log-probability is, up to a constant, the sum of the log-odds of all pairs that it puts together: each pair
+    is judged by itself, and of all outcomes only groupings remain. Products are placed one after the other, and after each the `width` likeliest groupings are followed: all of them up to five
     products.
     """
-    followed = {(0,): 1.0}  # the bundle of each product so far → its probability
-    for product in range(1, len(links)):
+    followed = {(0,): 0.0}  # the bundle of each product so far → its score
+    for product in range(1, len(log_odds)):
         reached: dict[tuple[int, ...], float] = {}
-        for places, probability in followed.items():
+        for places, score in followed.items():
             alone = max(places) + 1
-            joins = np.bincount(places, weights=links[product, 1 : product + 1], minlength=alone + 1)
-            joins[alone] = links[product, 0]
-            reached |= {(*places, place): probability * share for place, share in enumerate(joins)}
+            gains = np.bincount(places, weights=log_odds[product, :product], minlength=alone + 1)
+            reached |= {(*places, place): score + gain for place, gain in enumerate(gains)}
         likeliest = sorted(reached, key=reached.__getitem__, reverse=True)[:width]
         followed = {places: reached[places] for places in likeliest}
-    total = sum(followed.values())
-    found: dict[Bundles, float] = {}
-    for places, probability in followed.items():
-        found[_bundles(places)] = probability / total
-    return found
+    top = max(followed.values())
+    weights = {places: np.exp(score - top) for places, score in followed.items()}
+    total = sum(weights.values())
+    return {_bundles(places): float(weight / total) for places, weight in weights.items()}
 
 
 def _bundles(places: Sequence[int]) -> Bundles:
@@ -42,32 +43,17 @@ def _bundles(places: Sequence[int]) -> Bundles:
     return tuple(tuple(bundle) for bundle in members.values() if len(bundle) > 1)
 
 
-def mean_beliefs(beliefs: Sequence[Mapping[Bundles, float]]) -> dict[Bundles, float]:
-    """What several readings of one session make likely together: the mean of their probabilities."""
-    mean: dict[Bundles, float] = {}
-    for one in beliefs:
-        for bundles, probability in one.items():
-            mean[bundles] = mean.get(bundles, 0.0) + probability / len(beliefs)
-    return mean
+def best_answer(beliefs: Mapping[Bundles, float]) -> Bundles:
+    """The answer whose strict F1 is highest in expectation over what is believed (minimum Bayes risk, Kumar & Byrne 2004).
 
-
-def in_place(bundles: Bundles, order: Sequence[int]) -> Bundles:
-    """Bundles of a session that was told in another order (see `kdjax.data.reorder`), by the products' own positions."""
-    return tuple(sorted(tuple(sorted(order[product] for product in bundle)) for bundle in bundles))
-
-
-def best_answer(beliefs: Mapping[Bundles, float], more: Iterable[Bundles] = ()) -> Bundles:
-    """The answer whose strict F1 is highest in expectation over what is believed: minimum Bayes risk (Kumar & Byrne 2004).
-
-    The answers to choose from are the groupings that are believed at all, and `more`; none of them empty, if there is one that is not.
-    Of equals the likelier is chosen, then the first in order.
+    It is one of the groupings believed, and not empty if there is one that is not. Of equals the likelier is chosen, then
+    the first in order.
     """
-    candidates = {bundles for bundles in (*beliefs, *more) if bundles}
-    truths = [(bundles, list(map(frozenset, bundles)), share) for bundles, share in beliefs.items()]
+    truths = [(list(map(frozenset, bundles)), share) for bundles, share in beliefs.items()]
 
     def expected(answer: Bundles) -> tuple[float, float]:
         named = list(map(frozenset, answer))
-        f1 = sum(share * 2 * matched_overlap(named, true) / (len(named) + len(true)) for _, true, share in truths)
-        return round(f1, 9), beliefs.get(answer, 0.0)
+        f1 = sum(share * 2 * matched_overlap(named, true) / (len(named) + len(true)) for true, share in truths)
+        return round(f1, 9), beliefs[answer]
 
-    return max(sorted(candidates), key=expected, default=())
+    return max(sorted(filter(None, beliefs)), key=expected, default=())

@@ -1,10 +1,12 @@
-"""How a session's products are written in a prompt."""
+"""How a session's products are written in a prompt, and which of its tokens are whose."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 
 from kdjax.data import Session, leaf_category
+from kdjax.sources import Tokenizer
 
 FIELDS = ("title", "category")
 
@@ -25,14 +27,33 @@ PLAIN = ProductForm()
 
 def product_list(session: Session, form: ProductForm = PLAIN) -> str:
     """One numbered product per line, `1. Title`; the numbers are the ones that an answer uses."""
-    return "\n".join(product_lines(session, form))
+    return "\n".join(number + text for number, text in _lines(session, form))
 
 
-def product_lines(session: Session, form: ProductForm = PLAIN) -> Iterator[str]:
-    """The lines of `product_list`, without their ends; a title may have line breaks of its own."""
+def _lines(session: Session, form: ProductForm) -> Iterator[tuple[str, str]]:
+    """The number and the text of each line, without its end; a title may have line breaks of its own."""
     for number, (title, paths) in enumerate(zip(session.titles, session.categories, strict=True), start=1):
         title = unescape(title)  # titles from web pages are full of &amp; and &quot;, which cost tokens
         if form.title_words:
             title = " ".join(title.split()[: form.title_words])
         category = leaf_category(paths) if "category" in form.fields else None
-        yield f"{number}. {title}" + (f" ({unescape(category)})" if category else "")
+        yield f"{number}. ", title + (f" ({unescape(category)})" if category else "")
+
+
+def product_spans(
+    tokenizer: Tokenizer, prompt: str, session: Session, form: ProductForm = PLAIN
+) -> tuple[tuple[int, int], ...]:
+    """The tokens of each product's text in a prompt with the session's product list: (first, end), one token at least."""
+    text = tokenizer.escape(product_list(session, form)).rstrip()  # as templates that trim a message leave it
+    at = prompt.rindex(text)
+    end_of_all = at + len(text)
+    offsets = tokenizer.inner.encode(prompt, add_special_tokens=False).offsets
+    begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
+    spans = []
+    for number, line in _lines(session, form):
+        begin = at + len(number)
+        at = begin + len(tokenizer.escape(line))
+        first = min(bisect_right(ends, begin), bisect_left(begins, end_of_all) - 1)
+        spans.append((first, max(bisect_left(begins, min(at, end_of_all)), first + 1)))
+        at += len("\n")
+    return tuple(spans)

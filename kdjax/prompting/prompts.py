@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from kdjax.data import Session
 from kdjax.errors import InputError
 from kdjax.prompting.answers import ANSWER_MARKER, answer_text
-from kdjax.prompting.links import Target, line_ends, link_targets, numeral_ids
-from kdjax.prompting.products import PLAIN, ProductForm, product_list
+from kdjax.prompting.products import PLAIN, ProductForm, product_list, product_spans
 from kdjax.sources import Tokenizer
 
 INSTRUCTION = (
@@ -21,8 +20,8 @@ class Example:
     """One prompt and, for training, its completion, as the student reads them.
 
     `prompt` and `completion` are the exact texts, `prompt_ids` and `completion_ids` their tokens; a completion ends with
-    the end-of-turn token, which is part of the ids and of the text. `line_ends` are the places in `prompt_ids` where the
-    products' lines end, and `links` what is to be predicted there.
+    the end-of-turn token, which is part of the ids and of the text. `products` are the
+    (first, end) of each product's tokens in the prompt, and `bundles` the true bundles, for training.
     """
 
     domain: str
@@ -31,14 +30,8 @@ class Example:
     prompt_ids: tuple[int, ...]
     completion: str = ""
     completion_ids: tuple[int, ...] = ()
-    line_ends: tuple[int, ...] = ()
-    links: tuple[Target, ...] = ()
-
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """All that is to be predicted: the links, then the completion, each of its tokens from the one before."""
-        first = len(self.prompt_ids) - 1
-        return self.links + tuple(Target(first + i, token) for i, token in enumerate(self.completion_ids))
+    products: tuple[tuple[int, int], ...] = ()
+    bundles: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
@@ -55,8 +48,8 @@ def prompt_example(
 ) -> Example:
     """The prompt alone, for generation."""
     prompt = tokenizer.render(messages(session, knowledge, form))
-    ends = line_ends(tokenizer, prompt, session, form)
-    return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)), line_ends=ends)
+    spans = product_spans(tokenizer, prompt, session, form)
+    return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)), products=spans)
 
 
 def training_example(
@@ -66,11 +59,8 @@ def training_example(
     knowledge: str = "",
     thought: str = "",
     form: ProductForm = PLAIN,
-    link_weight: float = 0.0,
 ) -> Example:
     """The prompt with its target: the true bundles, after the teacher's thought where one is given.
-
-    Where `link_weight` is above 0, the true links are targets too; each product's count as much as so many tokens.
 
     Raises:
         InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off; names the session.
@@ -85,9 +75,8 @@ def training_example(
         raise InputError(
             f"{domain}/{session.id}: the prompt's tokens are not a prefix of prompt + answer; the chat template must end in a clean boundary"
         )
-    links = link_targets(session, asked.line_ends, numeral_ids(tokenizer), link_weight) if link_weight else ()
     ids = tuple(joint[len(asked.prompt_ids) :])
-    return replace(asked, completion=completion, completion_ids=ids, links=links)
+    return replace(asked, completion=completion, completion_ids=ids, bundles=session.bundles)
 
 
 def check_lengths(examples: Sequence[Example], max_length: int, more: int = 0) -> None:

@@ -1,8 +1,35 @@
-"""The student: a Flax NNX decoder with our own LoRA layer, weights in, adapters in and out."""
+"""The student: a Flax NNX decoder with our own LoRA layer, weights in, adapters in and out; and the pair head on its states."""
 
-from kdjax.student.decoder import REMAT
+from kdjax.student.decoder import REMAT, Decoder
+from kdjax.student.families import DecoderConfig
 from kdjax.student.lora_config import LoraConfig
+from kdjax.student.pair_head import (
+    PAIR_HEAD,
+    PairHead,
+    check_pair_labels,
+    fit_pair_head,
+    load_pair_head,
+    pair_logits,
+    save_pair_head,
+)
 from kdjax.student.quantization import METHODS as QUANTIZATIONS
 from kdjax.student.student import DTYPES, Student, check_student, load_student
 
-__all__ = ["DTYPES", "QUANTIZATIONS", "REMAT", "LoraConfig", "Student", "check_student", "load_student"]
+__all__ = [
+    "DTYPES",
+    "PAIR_HEAD",
+    "QUANTIZATIONS",
+    "REMAT",
+    "Decoder",
+    "DecoderConfig",
+    "LoraConfig",
+    "PairHead",
+    "Student",
+    "check_pair_labels",
+    "check_student",
+    "fit_pair_head",
+    "load_pair_head",
+    "load_student",
+    "pair_logits",
+    "save_pair_head",
+]

@@ -184,6 +184,19 @@ class Decoder(nnx.Module):
         begins, the row's length for padding. Rows are padded on the right: causality keeps padding from every position
         before it, what stands at padded positions means nothing. `remat` is one of REMAT.
         """
+        return self.norm(self.hidden(None, tokens, prefix, dropout, remat, starts, longest))
+
+    def hidden(
+        self,
+        layers: int | None,
+        tokens: Int[Array, "batch length"],
+        prefix: Int[Array, " prefix"] | None = None,
+        dropout: Dropout | None = None,
+        remat: str = "linears",
+        starts: Int[Array, "batch length"] | None = None,
+        longest: int | None = None,
+    ) -> Float[Array, "batch length hidden"]:
+        """Hidden states behind so many layers (None: all), before any final norm. The others are not computed; the rest is as in `__call__`."""
         x, layout, rope = self._embed(tokens, prefix, starts=starts, longest=longest)
         graph, stack = self._stack()
 
@@ -192,8 +205,10 @@ class Decoder(nnx.Module):
             here = Here(index, None if dropout is None else dropout.at(index))
             return nnx.merge(graph, state)(x, layout, rope, here)[0], None
 
+        if layers is not None:
+            stack = jax.tree.map(lambda leaf: leaf[:layers], stack)
         x, _ = jax.lax.scan(REMAT[remat](layer), x, stack)
-        return self.norm(x[layout.prefix :]).reshape(layout.batch, layout.length, -1)
+        return x[layout.prefix :].reshape(layout.batch, layout.length, -1)
 
     def read_prefix(self, prefix: Int[Array, " prefix"]) -> KV:
         """Keys and values [layers, kv, prefix, head_dim] of what all prompts begin with."""

@@ -1,32 +1,24 @@
-"""How the student answers questions: it writes, or its links are read. Both ways end in a text that names bundles."""
+"""How the student answers questions: it writes, or a head on its hidden states judges pairs of products. Both end in a text that names bundles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from kdjax.decoding import (
-    Bundles,
-    Completion,
-    Constraint,
-    Generator,
-    LinkReader,
-    best_answer,
-    in_place,
-    likely_bundles,
-    mean_beliefs,
-)
+from kdjax.decoding import Completion, Constraint, Generator, StateReader, best_answer, likely_bundles
 from kdjax.prompting import answer_text
-from kdjax.student import Student
+from kdjax.student import PairHead, Student, pair_logits
 from kdjax.study.examples import Questions
 
-Answer = Callable[[dict, Questions, Callable[[int], None]], list[Completion]]  # adapter, questions, on_batch
+Answer = Callable[[dict, Questions, Callable[[int], None]], list[Completion]]  # what was trained, questions, on_batch
 
 
 def answerer(student: Student, config: ConfigDict, form: Constraint) -> Answer:
-    """What answers as `config.eval.answer` says; compiled programs are kept, so one serves all epochs."""
-    if config.eval.answer == "links":
-        return Linked(LinkReader(student, config.train.micro_batch_tokens))
+    """What answers as `config.student.answer` says; compiled programs are kept, so one serves all epochs."""
+    if config.student.answer == "pairs":
+        return Judged(state_reader(student, config))
     generator = Generator(
         student,
         max_new_tokens=config.eval.max_new_tokens,
@@ -34,6 +26,11 @@ def answerer(student: Student, config: ConfigDict, form: Constraint) -> Answer:
         buckets=config.eval.buckets,
     )
     return Written(generator, form)
+
+
+def state_reader(student: Student, config: ConfigDict) -> StateReader:
+    """What reads the states that the pair head judges."""
+    return StateReader(student, config.student.pair_layers, config.train.micro_batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -49,24 +46,27 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Linked:
-    """The student's links are read, in each order that the products are told in, and the best answer by all of them is given.
+class Judged:
+    """Pairs of products are judged in each order that they are told in, and the best answer by the mean of the judgements is given.
 
     Nothing is generated: a completion has no tokens.
     """
 
-    read: LinkReader
+    read: StateReader
 
-    def __call__(self, adapter: dict, asked: Questions, on_batch: Callable[[int], None]) -> list[Completion]:
+    def __call__(self, trained: dict, asked: Questions, on_batch: Callable[[int], None]) -> list[Completion]:
         prompts = [prompt for telling in asked.tellings for prompt in telling.prompts]
-        links = iter(self.read(adapter, prompts, on_batch))
-        read: list[list[dict[Bundles, float]]] = [[] for _ in asked.sessions]
+        states = iter(self.read(trained["adapter"], prompts, on_batch))
+        judged = [np.zeros((len(session), len(session))) for session in asked.sessions]
         for telling in asked.tellings:
-            for beliefs, order in zip(read, telling.orders, strict=True):
-                found = likely_bundles(next(links))
-                beliefs.append({in_place(bundles, order): share for bundles, share in found.items()})
-        return [Completion(answer_text(_best(beliefs)), (), True) for beliefs in read]
+            for log_odds, order in zip(judged, telling.orders, strict=True):
+                log_odds[np.ix_(order, order)] += judge(trained["head"], next(states)) / len(asked.tellings)
+        return [Completion(answer_text(best_answer(likely_bundles(one))), (), True) for one in judged]
 
 
-def _best(beliefs: Sequence[dict[Bundles, float]]) -> Bundles:
-    return best_answer(mean_beliefs(beliefs))
+def judge(head: PairHead, states: Float[np.ndarray, "products hidden"]) -> Float[np.ndarray, "products products"]:
+    """The log-odds of all pairs of a session's products, symmetric; 0 on the diagonal."""
+    log_odds = np.zeros((len(states), len(states)))
+    first, second = np.triu_indices(len(states), k=1)
+    log_odds[first, second] = log_odds[second, first] = pair_logits(head, states, first, second)
+    return log_odds

@@ -1,7 +1,7 @@
 """One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not run again if they are there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,18 +11,27 @@ from ml_collections import ConfigDict
 from kdjax.data import Domain, describe, load_domain
 from kdjax.errors import InputError
 from kdjax.knowledge import Card, CountTokens, keep_validated, write_cards
+from kdjax.prompting import Example
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
 from kdjax.sources import load_tokenizer, resolve
-from kdjax.student import Student, check_student, load_student
+from kdjax.student import (
+    PAIR_HEAD,
+    Student,
+    check_student,
+    fit_pair_head,
+    load_pair_head,
+    load_student,
+    save_pair_head,
+)
 from kdjax.study import examples as asking
-from kdjax.study.answering import Answer, answerer
+from kdjax.study.answering import Answer, answerer, state_reader
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
 from kdjax.study.scores import prediction_rows, results, scores
 from kdjax.study.settings import check, student_settings, train_settings
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
-from kdjax.training import Counts, Training, preview, replicate
+from kdjax.training import TEXT, Counts, Training, pair_labels, pairs, preview, replicate
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -48,6 +57,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         return len(tokenizer.encode(text))
 
     ready = without_teacher(config, domains, folder, count_tokens, said.append)
+    asking.check_layers(config, shape)
     asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
     check_teacher(config, ready)
     claim(folder, config, domains)
@@ -96,32 +106,46 @@ class Cell:
         asking.check_questions(config, validation.prompts + test.prompts, student.config.max_position_embeddings)
         proved = asking.prove_and_write(self.folder, self.domains, cards, epochs)
         self.log.say(f"{len(epochs[0])} training examples; {proved} sources proved to be training sessions")
-        initial, before, trained = student.adapter, None, Counts()
+        initial = self._initial(student, epochs[0])
+        trained, before, counts = initial, None, Counts()
         if config.train.max_steps != 0:
             with stage(self.log, "train"):
-                training = self._train(student, answer, epochs, validation)
-            student.adapter, trained = training.best, training.progress
-        after = self._answers(answer, student.adapter, test, "predictions.jsonl", "evaluate", "test")
+                training = self._train(student, initial, answer, epochs, validation)
+            trained, counts = training.best, training.progress
+        after = self._answers(answer, trained, test, "predictions.jsonl", "evaluate", "test")
         if config.train.max_steps != 0:
             before = self._answers(
                 answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
             )
         if student.lora is not None:
+            head = trained["head"] if config.student.answer == "pairs" else None
+            student.adapter = trained["adapter"] if head else trained
             with stage(self.log, "export"):
                 export_adapter(
                     self.folder / "adapter",
                     student,
+                    head,
                     knowledge,
                     asking.product_form(config),
                     asking.answer_form(config),
                     record(self.folder),
                 )
         metrics = results(self.domains, config.eval.max_sessions, after, before)
-        metrics |= {"train": trained.counts(), "time": stage_seconds(self.folder)}
-        self._report(metrics, trained.history, after, test, cards)
+        metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
+        self._report(metrics, counts.history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
-    def _train(self, student: Student, answer: Answer, epochs, validation: Questions) -> Training:
+    def _initial(self, student: Student, examples: Sequence[Example]) -> dict:
+        """What training starts from: the adapter, and where pairs are judged a head that is fitted to the untrained student's states."""
+        if self.config.student.answer == "text":
+            return student.adapter
+        if not (self.folder / PAIR_HEAD).is_file():
+            with stage(self.log, "fit"), Progress(len(examples), "training sessions read", self.log) as progress:
+                states = state_reader(student, self.config)(student.adapter, examples, progress.update)
+                save_pair_head(self.folder, fit_pair_head(states, [*map(pair_labels, examples)]))
+        return {"adapter": student.adapter, "head": load_pair_head(self.folder, student.config.hidden_size)}
+
+    def _train(self, student: Student, initial: dict, answer: Answer, epochs, validation: Questions) -> Training:
         """Train to the end, or from the last checkpoint to the end."""
 
         def start(batches, step: int) -> None:
@@ -153,6 +177,8 @@ class Cell:
             epochs,
             train_settings(self.config),
             self.folder / "checkpoints",
+            objective=pairs(self.config.student.pair_layers) if self.config.student.answer == "pairs" else TEXT,
+            initial=initial,
             validate=validate,
             on_start=start,
             on_event=hear,

@@ -15,7 +15,9 @@ from kdjax.knowledge import knowledge_text
 from kdjax.prompting import ANSWER_MARKER, Example, ProductForm, check_lengths, prompt_example, training_example
 from kdjax.reporting import write_jsonl
 from kdjax.sources import Tokenizer
+from kdjax.student import DecoderConfig, check_pair_labels
 from kdjax.study.distil import Cards
+from kdjax.training import pair_labels
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,13 @@ def constraint(config: ConfigDict) -> Constraint:
 
 def answer_form(config: ConfigDict) -> dict:
     """How the trained student answers, as its adapter's kdjax.json tells job="generate"."""
-    fields = {name: config.eval[name] for name in ("answer", "orders", "max_new_tokens")}
-    return fields | {"thoughts_first": bool(constraint(config).marker)}
+    return {
+        "answer": config.student.answer,
+        "pair_layers": config.student.pair_layers,
+        "orders": config.eval.orders,
+        "max_new_tokens": config.eval.max_new_tokens,
+        "thoughts_first": bool(constraint(config).marker),
+    }
 
 
 def training_set(
@@ -75,7 +82,7 @@ def training_set(
         thought = thoughts[name].get(session.id, "")
         if order is not None and not thought:
             session = reorder(session, order.permutation(len(session)).tolist())
-        return training_example(tokenizer, name, session, knowledge[name], thought, form, config.train.link_weight)
+        return training_example(tokenizer, name, session, knowledge[name], thought, form)
 
     thoughts = {
         name: {card.sessions[0]: card.text for card in forms.get("thoughts", ())} for name, forms in cards.items()
@@ -157,13 +164,11 @@ def check_before_distilling(
     to_come = {form for forms in ready.values() for form in set(config.knowledge.formats) - set(forms)}
     context = config.knowledge.max_tokens + len(tokenizer.encode("\n\n")) if "rules" in to_come else 0
     thought = config.knowledge.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
-    check_training(
-        config,
-        [*chain(*training_set(config, tokenizer, domains, ready))],
-        positions,
-        more=context + thought * ("thoughts" in to_come),
-    )
+    epochs = training_set(config, tokenizer, domains, ready)
+    check_training(config, [*chain(*epochs)], positions, more=context + thought * ("thoughts" in to_come))
     check_questions(config, prompts, positions, more=context)
+    if config.student.answer == "pairs":
+        check_pair_labels([*map(pair_labels, epochs[0])])
     sessions = [session for domain in domains.values() for split in domain.splits.values() for session in split]
     check_answers(config, tokenizer, constraint(config), sessions)
 
@@ -182,6 +187,13 @@ def check_training(config: ConfigDict, examples: Sequence[Example], positions: i
             f"config.train.max_length={config.train.max_length}, but the student has only {positions} positions"
         )
     check_lengths(examples, config.train.max_length, more)
+
+
+def check_layers(config: ConfigDict, shape: DecoderConfig) -> None:
+    """The states that a pair head judges must be there to be read."""
+    layers, there = config.student.pair_layers, shape.num_hidden_layers
+    if config.student.answer == "pairs" and layers > there:
+        raise InputError(f"config.student.pair_layers={layers}, but the student has only {there} layers")
 
 
 def check_questions(config: ConfigDict, prompts: Sequence[Example], positions: int, more: int = 0) -> None:

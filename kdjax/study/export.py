@@ -10,7 +10,7 @@ from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator
 from kdjax.prompting import INSTRUCTION, ProductForm, prompt_example
 from kdjax.reporting import write_json, write_text
-from kdjax.student import Student
+from kdjax.student import PairHead, Student, save_pair_head
 
 GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
 GOLDEN_TOKENS = 16
@@ -34,6 +34,7 @@ Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {tar
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
 * `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
 * `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
+* `pair_head.safetensors`, where there is one: the head that judges pairs of products by their states (kdjax/student/pair_head.py).
 * `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them.
   A server that gives other tokens uses another template, another base or another scale.
 """
@@ -47,6 +48,7 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-r
 def export_adapter(
     folder: Path,
     student: Student,
+    head: PairHead | None,
     knowledge: Mapping[str, str],
     form: ProductForm,
     answer: Mapping,
@@ -54,11 +56,13 @@ def export_adapter(
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `knowledge` is what stands in each domain's prompt, `form` how its products are written, `answer` how it answers, for
+    `head` is the pair head of a student that judges pairs, `knowledge` what stands in each domain's prompt, `form` how its products are written, `answer` how it answers, for
     job="generate", and `run` the run's config.json. The golden prompt is of invented products, with the first domain's knowledge.
     """
     student.save_adapter(folder)
     student.tokenizer.save(folder)
+    if head:
+        save_pair_head(folder, head)
     described = {
         "base": {
             "source": student.files.source,

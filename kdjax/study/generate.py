@@ -11,7 +11,7 @@ from kdjax.errors import InputError
 from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, parse_answer
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
-from kdjax.student import check_student, load_student
+from kdjax.student import check_student, load_pair_head, load_student
 from kdjax.study.answering import answerer
 from kdjax.study.examples import ask, check_answers, check_questions
 from kdjax.study.settings import check
@@ -33,8 +33,9 @@ def generate(config: ConfigDict, workdir: str) -> None:
         raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
     trained = _trained_with(Path(config.student.adapter))
     config = config.copy_and_resolve_references()
-    for field in ("answer", "orders", "max_new_tokens"):
-        config.eval[field] = config.eval[field] or trained[field]
+    for section, fields in (("eval", ("orders", "max_new_tokens")), ("student", ("answer", "pair_layers"))):
+        for field in fields:
+            config[section][field] = config[section][field] or trained[field]
     check(config)
     domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
     sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
@@ -64,10 +65,12 @@ def generate(config: ConfigDict, workdir: str) -> None:
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
     student = load_student(config.student.source, **settings)
-    answer = answerer(student, config, form)
+    answer, adapter = answerer(student, config, form), student.adapter
+    if config.student.answer == "pairs":
+        adapter = {"adapter": adapter, "head": load_pair_head(Path(config.student.adapter), shape.hidden_size)}
     with RunLog(workdir) as log:
         with Progress(len(sessions) * config.eval.orders, "sessions", log) as progress:
-            completions = answer(student.adapter, questions, progress.update)
+            completions = answer(adapter, questions, progress.update)
         rows = [_row(session, completion.text) for session, completion in zip(sessions, completions, strict=True)]
         path = Path(workdir) / "bundles.jsonl"
         write_jsonl(path, rows)
@@ -97,6 +100,7 @@ def _trained_with(adapter: Path) -> dict:
             "knowledge": dict(trained["knowledge"]),
             "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
             "answer": str(trained["answer"]),
+            "pair_layers": int(trained["pair_layers"]),
             "orders": int(trained["orders"]),
             "thoughts_first": bool(trained["thoughts_first"]),
             "instruction": str(trained["instruction"]),

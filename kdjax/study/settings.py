@@ -18,7 +18,7 @@ from kdjax.training import TrainSettings
 
 PARALLEL = ("pmap",)
 TEACHERS = ("hf", "annotations", "replay")
-ANSWERS = ("text", "links")
+ANSWERS = ("text", "pairs")
 STRATEGIES = ("random", "length", "diversity")
 
 
@@ -42,7 +42,7 @@ def check(config: ConfigDict) -> None:
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
     _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))
-    _one_of("eval.answer", config.eval.answer, ANSWERS)
+    _one_of("student.answer", config.student.answer, ANSWERS)
     _one_of("eval.constraint", config.eval.constraint, MODES)
     _one_of("train.remat", config.train.remat, REMAT)
     _one_of("student.dtype", config.student.dtype, DTYPES)
@@ -74,6 +74,7 @@ def check(config: ConfigDict) -> None:
             "eval.batch_size",
             "eval.buckets",
             "eval.orders",
+            "student.pair_layers",
             "knowledge.reflections",
             "knowledge.max_new_tokens",
             "knowledge.min_count",
@@ -87,7 +88,7 @@ def check(config: ConfigDict) -> None:
             "knowledge.max_tokens",
             "prompting.title_words",
         )
-        + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay", "train.link_weight"),
+        + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay"),
         -1: ("train.max_steps",),
     }
     for lowest, fields in at_least.items():
@@ -109,12 +110,14 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_answer(config: ConfigDict) -> None:
-    links = config.eval.answer == "links"
-    if links and config.job == "run" and config.train.max_steps != 0 and not config.train.link_weight:
-        raise InputError("config.eval.answer='links' reads what config.train.link_weight=0 does not train; set it to 1")
-    if config.eval.orders > 1 and not links:
+    if config.student.answer == "pairs":
+        if config.knowledge.keep == "validated":
+            raise InputError(
+                "config.knowledge.keep='validated' asks an untrained student, so only with student.answer='text'"
+            )
+    elif config.eval.orders > 1:
         raise InputError(
-            f"config.eval.orders={config.eval.orders}: only with config.eval.answer='links' are sessions told more than once"
+            f"config.eval.orders={config.eval.orders}: only with student.answer='pairs' are sessions told more than once"
         )
 
 
@@ -130,9 +133,19 @@ def lora_config(config: ConfigDict) -> LoraConfig:
             fields[name] = dict(fields[name])
         except (TypeError, ValueError) as error:
             raise InputError(f"config.lora.{name}={fields[name]!r}: write pairs, as in (('q_proj', 8),)") from error
+    if (
+        config.student.answer == "pairs"
+        and not fields["layers_to_transform"]
+        and not _is_regex(fields["target_modules"])
+    ):
+        fields["layers_to_transform"] = tuple(range(config.student.pair_layers))  # what is behind them is not computed
     lora = LoraConfig(**fields)
     lora.check()
     return lora
+
+
+def _is_regex(modules: str | tuple[str, ...]) -> bool:
+    return isinstance(modules, str) and modules != "all-linear" and not modules.isidentifier()
 
 
 def student_settings(config: ConfigDict) -> dict:
@@ -148,7 +161,7 @@ def student_settings(config: ConfigDict) -> dict:
 
 def train_settings(config: ConfigDict) -> TrainSettings:
     """The fields of `config.train` that the loop takes."""
-    of_examples = ("epochs", "shuffle_products", "link_weight", "max_length")
+    of_examples = ("epochs", "shuffle_products", "max_length")
     fields = {name: value for name, value in config.train.items() if name not in of_examples}
     return TrainSettings(seed=config.seed, dropout=config.lora.lora_dropout, **fields)
 

@@ -16,6 +16,8 @@ from kdjax.student import Student
 from kdjax.training.batches import Group, MicroBatch, batch_members, lay_out, plan_groups, steps_per_epoch
 from kdjax.training.checkpoints import Checkpoints
 from kdjax.training.clock import compile_seconds
+from kdjax.training.loss import TEXT, Objective
+from kdjax.training.rows import PairRows
 from kdjax.training.step import Trainer, adamw, learning_rate_schedule
 
 Validate = Callable[[dict], dict]  # adapter -> metrics as `kdjax.evaluation.score` gives them
@@ -81,6 +83,8 @@ class Training:
     """Trains a student's adapter. `run()` continues from the latest checkpoint in `folder`, if there is one.
 
     Args:
+        objective: what is trained for.
+        initial: what training starts from, the student's adapter where it is None; with a pair head {"adapter", "head"}.
         epochs: `epochs[e][i]` is example i as it is told in epoch e: the same session, its products perhaps in another
             order. All epochs have as many examples.
         validate: scores an adapter after each epoch; the epoch with the highest strict F1 is kept. Without it the last is.
@@ -96,6 +100,8 @@ class Training:
         settings: TrainSettings,
         folder: str | Path,
         *,
+        objective: Objective = TEXT,
+        initial: dict | None = None,
         validate: Validate | None = None,
         on_start: Callable[[list[MicroBatch], int], None] = lambda batches, step: None,
         on_event: Callable[[dict], None] = lambda row: None,
@@ -109,13 +115,15 @@ class Training:
         self.total = settings.total_steps(len(epochs), len(epochs[0]))
         self._validate, self._on_start, self._on_event = validate, on_start, on_event
         self._pad_id = student.tokenizer.eos_id
-        self._groups: dict[str, Group] = plan_groups([*chain(*epochs)], settings.micro_batch_tokens)
+        self._groups: dict[str, Group] = plan_groups(
+            [*chain(*epochs)], settings.micro_batch_tokens, kind=objective.rows
+        )
         self._schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
         optimizer = adamw(self._schedule, settings.weight_decay, settings.max_grad_norm)
-        self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout, settings.remat)
+        self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout, settings.remat, objective)
         self._checkpoints = Checkpoints(folder)
         self._key = jax.random.key(settings.seed)
-        self.state = self._trainer.init(student.adapter)
+        self.state = self._trainer.init(student.adapter if initial is None else initial)
         self.best = _copy(self.state.adapter)
         self.progress = Counts()
 
@@ -220,19 +228,25 @@ def _copy(adapter: dict) -> dict:
 def preview(student: Student, batch: MicroBatch) -> str:
     """The first example of a micro-batch as the device gets it, decoded: what is trained on stands between ⟦ and ⟧."""
     rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[0], batch.rows)
-    fed = rows.tokens[rows.ids == rows.ids[0]]
-    mine = (rows.weights > 0) & (rows.ids[rows.positions] == rows.ids[0])
-    positions, labels = rows.positions[mine], rows.labels[mine]
-    completion = positions >= len(fed) - np.arange(
-        len(positions), 0, -1
-    )  # the targets that reach to the end, one by one
-    text, read = _decode(student, batch.prefix), 0
-    for end in np.unique(positions[~completion]):
-        text += _decode(student, fed[read : end + 1])
-        text += f"⟦{'|'.join(_decode(student, [label]) for label in labels[positions == end])}⟧"
-        read = end + 1
-    prompt = len(fed) + 1 - completion.sum()  # the last token of the completion is never fed
-    return f"{text}{_decode(student, fed[read:prompt])}⟦{_decode(student, labels[completion])}⟧"
+    mine = rows.ids == rows.ids[0]
+    if isinstance(rows, PairRows):
+        return _preview_pairs(student, batch.prefix, rows.tokens[mine], rows.products[mine], rows)
+    targets = (rows.weights > 0) & mine[rows.positions]
+    read = np.concatenate([batch.prefix, rows.tokens[: rows.positions[targets].min() + 1]])
+    return f"{_decode(student, read)}⟦{_decode(student, rows.labels[targets])}⟧"
+
+
+def _preview_pairs(student: Student, prefix: np.ndarray, fed: np.ndarray, products: np.ndarray, rows: PairRows) -> str:
+    """Behind each product those that share a bundle with it."""
+    together = rows.labels * rows.weights > 0
+    pairs = [*zip(rows.first[together].tolist(), rows.second[together].tolist(), strict=True)]
+    text, read = _decode(student, prefix), 0
+    for product in range(products.max() + 1):
+        mates = [b for a, b in pairs if a == product] + [a for a, b in pairs if b == product]
+        end = int(np.flatnonzero(products == product)[-1]) + 1
+        text += f"{_decode(student, fed[read:end])}⟦{', '.join(str(mate + 1) for mate in sorted(mates))}⟧"
+        read = end
+    return text
 
 
 def _decode(student: Student, ids: Sequence[int]) -> str:

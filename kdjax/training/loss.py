@@ -1,12 +1,18 @@
-"""The loss: summed negative log-likelihood of target tokens; only target positions ever meet the vocabulary."""
+"""The losses: of target tokens, of which only the positions asked for ever meet the vocabulary; and of pairs of products."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from kdjax.student import Decoder, pair_logits
 from kdjax.student.dropout import Dropout
-from kdjax.training.batches import Rows
+from kdjax.training.rows import PairRows, ProductRows, Rows
 
 TILE = 2048  # words of the vocabulary whose logits exist at one time
 
@@ -65,11 +71,63 @@ def token_losses(
     remat: str = "linears",
 ) -> Float[Array, "batch targets"]:
     """Each target's negative log-likelihood, 0 at padding. `dropout` is (rate, the step's key), `remat` one of the student's REMAT."""
-    decoder = nnx.merge(graph, adapter, base)
-    masks = None
-    if dropout is not None and dropout[0] > 0:
-        masks = Dropout.of_step(*dropout, rows.ids, rows.starts, prefix.shape[0])
+    decoder, masks = nnx.merge(graph, adapter, base), _masks(dropout, rows, prefix)
     hidden = decoder(rows.tokens, prefix, masks, remat, rows.starts, rows.longest)
     picked = jnp.take_along_axis(hidden, rows.positions[..., None], axis=1)
     nll = target_nll(picked.reshape(-1, picked.shape[-1]), decoder.head, rows.labels.reshape(-1))
     return nll.reshape(rows.labels.shape) * rows.weights
+
+
+def pair_losses(
+    graph: nnx.GraphDef,
+    trained: dict,
+    base: dict,
+    prefix: Int[Array, " prefix"],
+    rows: PairRows,
+    dropout: tuple[float, PRNGKeyArray] | None = None,
+    remat: str = "linears",
+    *,
+    layers: int,
+) -> Float[Array, "batch pairs"]:
+    """Each pair's binary cross-entropy, 0 at padding. `trained` is {"adapter", "head"}; the head reads the states behind `layers` layers."""
+    decoder, masks = nnx.merge(graph, trained["adapter"], base), _masks(dropout, rows, prefix)
+    states = product_states(decoder, prefix, rows, layers, masks, remat)
+    logits = jax.vmap(partial(pair_logits, trained["head"]))(states, rows.first, rows.second)
+    return optax.sigmoid_binary_cross_entropy(logits, rows.labels) * rows.weights
+
+
+def product_states(
+    decoder: Decoder,
+    prefix: Int[Array, " prefix"],
+    rows: ProductRows,
+    layers: int,
+    masks: Dropout | None = None,
+    remat: str = "none",
+) -> Float[Array, "batch most hidden"]:
+    """Each product's state: the mean over its tokens of the hidden states behind so many layers, float32."""
+    hidden = decoder.hidden(layers, rows.tokens, prefix, masks, remat, rows.starts, rows.longest)
+    belongs = (rows.products[:, None, :] == jnp.arange(rows.most)[:, None]).astype(hidden.dtype)
+    sums = jnp.einsum("bpl,blh->bph", belongs, hidden, preferred_element_type=jnp.float32)
+    return sums / jnp.maximum(belongs.sum(axis=-1, dtype=jnp.float32), 1.0)[..., None]
+
+
+def _masks(dropout: tuple[float, PRNGKeyArray] | None, rows: Rows | ProductRows, prefix) -> Dropout | None:
+    if dropout is None or dropout[0] == 0:
+        return None
+    return Dropout.of_step(*dropout, rows.ids, rows.starts, prefix.shape[0])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is trained for: the kind of rows that ask it, and the losses of each thing asked, as `token_losses` gives them."""
+
+    rows: type[Rows | ProductRows]
+    losses: Callable[..., Float[Array, "batch asked"]]
+
+
+TEXT = Objective(Rows, token_losses)
+
+
+def pairs(layers: int) -> Objective:
+    """Which products belong together, read behind so many layers."""
+    return Objective(PairRows, partial(pair_losses, layers=layers))

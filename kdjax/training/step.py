@@ -1,4 +1,4 @@
-"""One optimizer step: gradients summed over micro-batches and devices, divided by the number of target tokens, then AdamW."""
+"""One optimizer step: gradients summed over micro-batches and devices, divided by the number of targets, then AdamW."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kdjax.training.batches import MicroBatch
-from kdjax.training.loss import token_losses
+from kdjax.training.loss import TEXT, Objective
 from kdjax.training.placement import AXIS, replicate, replicated
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the micro-batches and devices of a step so far: gradients of the summed loss, the loss, its target tokens."""
+    """Sums over the micro-batches and devices of a step so far: gradients of the summed loss, the loss, its targets (tokens or pairs)."""
 
     gradients: dict
     loss: Float[Array, ""]
@@ -27,7 +27,7 @@ class Totals:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that training changes: the adapter, AdamW's moments, and how many steps were taken."""
+    """All that training changes: the adapter (with a pair head, where there is one), AdamW's moments, and how many steps were taken."""
 
     adapter: dict
     optimizer: Any
@@ -48,6 +48,7 @@ class Trainer:
         optimizer: optax.GradientTransformation,
         dropout_rate: float,
         remat: str = "linears",
+        objective: Objective = TEXT,
     ):
         self.devices = jax.local_device_count()
         self._optimizer = optimizer
@@ -55,7 +56,7 @@ class Trainer:
 
         def accumulate(adapter, base, prefix, rows, key, totals):
             def summed(adapter):
-                return token_losses(graph, adapter, base, prefix, rows, (dropout_rate, key), remat).sum()
+                return objective.losses(graph, adapter, base, prefix, rows, (dropout_rate, key), remat).sum()
 
             loss, gradients = jax.value_and_grad(summed)(adapter)
             fresh = jax.lax.psum(Totals(gradients, loss, rows.weights.sum()), AXIS)
@@ -80,7 +81,7 @@ class Trainer:
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """One optimizer step over all micro-batches. `key` seeds dropout. `state` is consumed.
 
-        Returns the new state and {"loss": mean per target token, "gradient_norm", "tokens"}, still on the device.
+        Returns the new state and {"loss": mean per target, "gradient_norm", "tokens"}, still on the device.
         """
         totals = self._zeros(state.adapter)
         for batch in batches:

@@ -35,13 +35,12 @@ def test_a_product_may_be_told_with_its_category_and_a_shortened_title(session):
     )
 
 
-def test_the_form_of_products_is_that_of_the_prompt_and_of_its_links(tokenizer, session):
+def test_the_form_of_products_is_that_of_the_prompt_and_of_its_spans(tokenizer, session):
     form = ProductForm(("title", "category"), 1)
     titled = replace(session, categories=((("Cables",),), (), (), ()))
-    example = training_example(tokenizer, "d", titled, form=form, link_weight=1.0)
+    example = training_example(tokenizer, "d", titled, form=form)
     assert product_list(titled, form) in example.prompt and "2 m" not in example.prompt
-    read = tokenizer.decode(example.prompt_ids[: example.line_ends[0] + 1], skip_special_tokens=False)
-    assert read.endswith("1. HDMI (Cables)")
+    assert tokenizer.decode(example.prompt_ids[slice(*example.products[0])]).strip() == "HDMI (Cables)"
 
 
 def test_messages_share_all_but_the_products(session):

@@ -1,19 +1,29 @@
-"""Questions that are told in several orders, and answers that are read off links."""
+"""Questions that are told in several orders, and answers by a head that judges pairs."""
 
 import numpy as np
 import pytest
 
+from configs.base import base
 from kdjax.data import load_domain
 from kdjax.decoding import Constraint
 from kdjax.prompting import ProductForm, parse_answer
-from kdjax.student import LoraConfig, load_student
-from kdjax.study.answering import Linked, answerer
+from kdjax.student import LoraConfig, fit_pair_head, load_student, pair_logits
+from kdjax.study.answering import Judged, answerer, judge, state_reader
 from kdjax.study.examples import ask, order
 
 
 @pytest.fixture(scope="module")
 def sessions():
     return load_domain("demo", "", "demo").splits["test"][::8]
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_student("tiny-random", lora=LoraConfig(r=2, lora_alpha=4, target_modules="q_proj"))
+
+
+def asked_of(student, sessions, orders):
+    return ask(student.tokenizer, [("demo", s) for s in sessions], {"demo": ""}, ProductForm(), orders)
 
 
 def test_orders_begin_with_the_sessions_own_and_are_all_orders():
@@ -24,33 +34,29 @@ def test_orders_begin_with_the_sessions_own_and_are_all_orders():
     assert len({order(number, 7) for number in range(5)}) == 5
 
 
-def test_a_telling_shows_the_products_in_its_order(sessions):
-    student = load_student("tiny-random")
-    asked = ask(student.tokenizer, [("demo", s) for s in sessions], {"demo": ""}, ProductForm(), 3)
+def test_a_telling_shows_the_products_in_its_order(student, sessions):
+    asked = asked_of(student, sessions, 3)
     assert asked.prompts == asked.tellings[0].prompts and len(asked.tellings) == 3
     for telling in asked.tellings:
         for session, places, prompt in zip(sessions, telling.orders, telling.prompts, strict=True):
-            lines = [line for line in prompt.prompt.splitlines() if line[:1].isdigit()]
-            titles = [line.split(". ", 1)[1].removesuffix("<|im_end|>") for line in lines]
+            titles = [student.tokenizer.decode(prompt.prompt_ids[slice(*span)]).strip() for span in prompt.products]
             assert titles == [session.titles[place] for place in places]
 
 
-def test_products_are_found_again_whatever_order_they_are_told_in(sessions):
-    """A reader who links products whose titles end alike: the order must not matter."""
+def test_products_are_found_again_whatever_order_they_are_told_in(student, sessions):
+    """States that say the last word of a title, and a head that joins equal ones: the order must not matter."""
+    numbers: dict[str, int] = {}
 
     def read(adapter, prompts, on_batch):
         for prompt in prompts:
-            lines = [line.removesuffix("<|im_end|>") for line in prompt.prompt.splitlines() if line[:1].isdigit()]
-            words = [line.split()[-1] for line in lines]
-            links = np.zeros((len(words), len(words)))
-            for i, word in enumerate(words):
-                links[i, words[:i].index(word) + 1 if word in words[:i] else 0] = 1.0
+            titles = [student.tokenizer.decode(prompt.prompt_ids[slice(*span)]) for span in prompt.products]
             on_batch(1)
-            yield links
+            yield np.array([[numbers.setdefault(title.split()[-1], len(numbers))] for title in titles], np.float32)
 
-    tokenizer, heard = load_student("tiny-random").tokenizer, []
-    asked = ask(tokenizer, [("demo", s) for s in sessions], {"demo": ""}, ProductForm(), 4)
-    answers = Linked(read)({}, asked, heard.append)
+    head = {"center": np.zeros(1), "projection": np.ones((1, 1)), "product": np.zeros(1), "cosine": np.zeros(())}
+    head |= {"difference": np.full(1, -60.0), "bias": np.full((), 30.0)}
+    heard, asked = [], asked_of(student, sessions, 4)
+    answers = Judged(read)({"adapter": {}, "head": head}, asked, heard.append)
     assert sum(heard) == 4 * len(sessions)
     some = 0
     for session, answer in zip(sessions, answers, strict=True):
@@ -64,12 +70,23 @@ def test_products_are_found_again_whatever_order_they_are_told_in(sessions):
     assert some > 1
 
 
-def test_a_student_answers_with_links_that_can_be_read(sessions):
-    from configs.base import base
+def test_judgements_are_symmetric_and_those_of_the_head():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(5, 6)).astype(np.float32)
+    head = fit_pair_head([rng.normal(size=(4, 6)) for _ in range(9)], [rng.integers(0, 2, 6) for _ in range(9)])
+    judged = judge(head, states)
+    np.testing.assert_array_equal(judged, judged.T)
+    assert not judged.diagonal().any()
+    np.testing.assert_allclose(judged[4, 1], pair_logits(head, states, np.array([1]), np.array([4]))[0], rtol=1e-5)
 
+
+def test_a_student_answers_by_pairs(student, sessions):
     config = base("x")
-    config.eval.update(answer="links", orders=2)
-    student = load_student("tiny-random", lora=LoraConfig(r=2, lora_alpha=4, target_modules="q_proj"))
-    asked = ask(student.tokenizer, [("demo", s) for s in sessions], {"demo": ""}, ProductForm(), 2)
-    answers = answerer(student, config, Constraint("none"))(student.adapter, asked, lambda done: None)
+    config.student.update(answer="pairs", pair_layers=1)
+    asked = asked_of(student, sessions, 2)
+    states = state_reader(student, config)(student.adapter, asked.prompts)
+    rng = np.random.default_rng(0)
+    head = fit_pair_head(states, [rng.integers(0, 2, len(s) * (len(s) - 1) // 2) for s in sessions])
+    trained = {"adapter": student.adapter, "head": head}
+    answers = answerer(student, config, Constraint("none"))(trained, asked, lambda done: None)
     assert all(parse_answer(a.text, len(s)).valid for a, s in zip(answers, sessions, strict=True))

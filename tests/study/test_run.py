@@ -307,14 +307,23 @@ def test_without_training_the_student_is_scored_as_it_is(launch, tmp_path):
     shutil.rmtree(tmp_path / "run")
 
 
-def test_links_are_trained_read_in_several_orders_and_kept_with_the_adapter(launch, tmp_path):
-    flags = ["--config.train.link_weight=1", "--config.train.shuffle_products=True"]
-    flags += ["--config.eval.answer=links", "--config.eval.orders=2"]
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+def test_pairs_are_judged_in_several_orders_and_the_head_stays_with_the_adapter(launch, tmp_path):
+    flags = ["--config.student.answer=pairs", "--config.student.pair_layers=1", "--config.eval.orders=2"]
+    process = launch(
+        "sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.train.shuffle_products=True", *flags
+    )
     assert process.returncode == 0, process.stderr[-3000:]
-    assert re.search(r"\n2\. [^⟦\n]+⟦[01]⟧\n3\. ", process.stdout)  # the second product names the first, or none
+    assert re.search(r"\n2\. [^⟦\n]+⟦[\d, ]*⟧\n3\. ", process.stdout)  # behind a product those that belong with it
     predictions = rows(tmp_path / "run" / "predictions.jsonl")
     assert all(row["valid"] and row["completion_tokens"] == 0 for row in predictions)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["train"]["target_tokens"] > 4 * 8  # pairs, of four steps of eight sessions
+    adapter = tmp_path / "run" / "adapter"
+    assert not any(
+        "layers.1." in name for name in load_file(adapter / "adapter_model.safetensors")
+    )  # not computed, not adapted
+    frozen, trained = (load_file(folder / "pair_head.safetensors") for folder in (tmp_path / "run", adapter))
+    assert frozen.keys() == trained.keys() and all((frozen[name] != trained[name]).any() for name in frozen)
     items = [{"id": f"B{i}", "title": f"thing {i}"} for i in range(9)]
     sessions = [{"id": "s", "items": [item["id"] for item in items]}]
     for name, content in (("items", items), ("sessions", sessions)):
@@ -322,7 +331,7 @@ def test_links_are_trained_read_in_several_orders_and_kept_with_the_adapter(laun
     process = launch(
         "generate.py:smoke",
         f"--workdir={tmp_path / 'shop'}",
-        f"--config.student.adapter={tmp_path / 'run' / 'adapter'}",
+        f"--config.student.adapter={adapter}",
         f"--config.generate.sessions_file={tmp_path / 'sessions.jsonl'}",
         f"--config.generate.items_file={tmp_path / 'items.jsonl'}",
     )

@@ -25,10 +25,9 @@ def test_the_default_is_valid():
         ("knowledge.formats", ("rule",), "rules"),
         ("knowledge.formats", ("rules", "rules"), "twice"),
         ("eval.constraint", "xml", "items"),
-        ("eval.answer", "json", "links"),
-        ("eval.answer", "links", "link_weight=0 does not train"),
-        ("eval.orders", 2, "only with config.eval.answer='links'"),
-        ("train.link_weight", -1.0, "at least 0"),
+        ("student.answer", "json", "pairs"),
+        ("student.pair_layers", 0, "at least 1"),
+        ("eval.orders", 2, "only with student.answer='pairs'"),
         ("prompting.fields", ("title", "price"), "category"),
         ("prompting.fields", ("category",), "title at least"),
         ("prompting.title_words", -1, "at least 0"),
@@ -75,6 +74,17 @@ def test_target_modules_may_be_written_with_commas():
     lora = lora_config(config)
     assert (lora.target_modules, lora.rank_pattern) == (("q_proj", "v_proj"), {"q_proj": 8})
     assert lora.plans(2)["q_proj"].ranks == (8, 0)
+
+
+def test_a_student_that_judges_pairs_is_adapted_where_it_computes():
+    config = base("x")
+    config.student.update(answer="pairs", pair_layers=3)
+    assert lora_config(config).layers_to_transform == (0, 1, 2)
+    config.lora.layers_to_transform = (1,)
+    assert lora_config(config).layers_to_transform == (1,)
+    config.knowledge.keep = "validated"
+    with pytest.raises(InputError, match="only with student.answer='text'"):
+        check(config)
 
 
 @pytest.mark.real

@@ -61,7 +61,7 @@ def one_group(examples: list[Example], prefix: int) -> dict[str, Group]:
 
 def fixed_group(prefix: tuple[int, ...], length: int, targets: int, rows: int) -> Group:
     """Rows of `length` tokens with room for so many targets, at most `rows` at a time."""
-    return Group(prefix, longest=length, density=targets / length, tokens=rows * length, length=length)
+    return Group(prefix, longest=length, densities=(targets / length,), tokens=rows * length, length=length)
 
 
 class Descent:

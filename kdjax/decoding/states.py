@@ -1,0 +1,49 @@
+"""The hidden states of products, read off prompts; nothing is generated."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from kdjax.prompting import Example
+from kdjax.student import Student
+from kdjax.training import MicroBatch, ProductRows, lay_out, plan_groups, product_states
+
+
+class StateReader:
+    """Reads each product's state behind the student's first `layers` layers. Compiled programs are kept, so one serves all epochs.
+
+    `micro_batch_tokens`: about as many are read at a time on each device.
+    """
+
+    def __init__(self, student: Student, layers: int, micro_batch_tokens: int):
+        self._student, self._tokens, self._devices = student, micro_batch_tokens, jax.local_device_count()
+        graph = student.graph
+
+        def read(adapter, base, prefix, rows: ProductRows) -> Float[jax.Array, "batch most hidden"]:
+            return product_states(nnx.merge(graph, adapter, base), prefix, rows, layers)
+
+        self._read = jax.pmap(read, in_axes=(None, None, None, 0))
+
+    def __call__(
+        self, adapter: dict, prompts: Sequence[Example], on_batch: Callable[[int], None] = lambda prompts: None
+    ) -> list[Float[np.ndarray, "products hidden"]]:
+        """The states of each prompt's products, by the student's base with `adapter`; `on_batch` hears how many prompts were read more."""
+        found: list[np.ndarray] = [np.zeros(0)] * len(prompts)
+        groups = plan_groups(prompts, self._tokens, kind=ProductRows)
+        for batch in lay_out(prompts, groups, self._devices, self._student.tokenizer.eos_id):
+            states = np.asarray(self._read(adapter, self._student.base, batch.prefix, batch.rows))
+            for member in batch.members:
+                found[member] = states[_of_member(batch, member)]
+            on_batch(len(batch.members))
+        return found
+
+
+def _of_member(batch: MicroBatch, member: int) -> tuple[int, int, slice]:
+    """Device, row and products of a prompt."""
+    rows = batch.rows
+    device, row, places = np.nonzero((rows.ids == member) & (rows.products >= 0))
+    numbers = rows.products[device[0], row[0], places]
+    return int(device[0]), int(row[0]), slice(int(numbers[0]), int(numbers[-1]) + 1)

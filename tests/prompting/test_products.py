@@ -1,0 +1,42 @@
+"""Which tokens of a prompt are which product's."""
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdjax.data import Session
+from kdjax.prompting import product_list, prompt_example, training_example
+
+
+def test_a_span_is_the_products_own_text(tokenizer, session):
+    example = prompt_example(tokenizer, "d", session)
+    assert len(example.products) == len(session)
+    for (first, end), title in zip(example.products, session.titles, strict=True):
+        assert tokenizer.decode(example.prompt_ids[first:end]).strip() == title
+
+
+def test_what_is_trained_on_keeps_the_true_bundles(tokenizer, session):
+    example = training_example(tokenizer, "d", replace(session, bundles=((0, 2),), intents=()))
+    assert example.bundles == ((0, 2),) and example.products == prompt_example(tokenizer, "d", session).products
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=12) | st.sampled_from(["<|im_end|>", "2. x\n3. y", "a\n", " "]), min_size=1))
+def test_spans_follow_each_other_and_end_where_their_text_does(tokenizer, titles):
+    """Whatever is in a title: what the tokens up to a span's end say is the prompt up to that line's end."""
+    empty = ((),) * len(titles)
+    session = Session("s", tuple(map(str, range(len(titles)))), tuple(titles), empty)
+    example = prompt_example(tokenizer, "d", session)
+    head = example.prompt[: example.prompt.rindex(tokenizer.escape(product_list(session)).rstrip())]
+    for number, (first, end) in enumerate(example.products, start=1):
+        assert first < end <= len(example.prompt_ids)
+        if not titles[number - 1].strip():
+            continue  # of an empty title there is one token, of what surrounds it
+        shown = replace(
+            session, items=session.items[:number], titles=session.titles[:number], categories=empty[:number]
+        )
+        read = tokenizer.decode(example.prompt_ids[:end], skip_special_tokens=False)
+        assert read.rstrip() == (head + tokenizer.escape(product_list(shown))).rstrip()
+    starts = [first for first, _ in example.products]
+    assert starts == sorted(starts)

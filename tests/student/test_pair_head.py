@@ -1,0 +1,110 @@
+"""The head on the states of two products: its fit, its form, its file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kdjax.errors import InputError
+from kdjax.student import fit_pair_head, load_pair_head, pair_logits, save_pair_head
+from kdjax.student.pair_head import PAIR_HEAD
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    """Sessions of products of three kinds in 12 numbers, with noise: the same kind belongs together."""
+    rng = np.random.default_rng(0)
+    middles = rng.normal(size=(3, 12))
+    states, together = [], []
+    for size in rng.integers(2, 8, 60):
+        kind = rng.integers(0, 3, size)
+        first, second = np.triu_indices(size, k=1)
+        states.append((middles[kind] + 0.1 * rng.normal(size=(size, 12))).astype(np.float32))
+        together.append((kind[first] == kind[second]).astype(float))
+    return states, together
+
+
+def test_a_fitted_head_tells_what_belongs_together_in_new_sessions(kinds):
+    states, together = kinds
+    head = fit_pair_head(states[:40], together[:40])
+    for one, labels in zip(states[40:], together[40:], strict=True):
+        logits = pair_logits(head, one, *np.triu_indices(len(one), k=1))
+        np.testing.assert_array_equal(np.asarray(logits) > 0, labels == 1)
+
+
+def test_a_fitted_head_is_scikit_learns_regression_on_its_features(kinds):
+    """The weights are those of standardised features, told for the features as they are."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    states, together = kinds
+    components = PCA(12, whiten=True).fit(np.concatenate(states))
+
+    def features(one):
+        z = components.transform(one)
+        a, b = (z[places] for places in np.triu_indices(len(z), k=1))
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        return np.column_stack([np.abs(a - b), a * b, cosine])
+
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=1000))
+    expected.fit(np.concatenate([*map(features, states)]), np.concatenate(together))
+    head = fit_pair_head(states, together)
+    found = pair_logits(head, states[0], *np.triu_indices(len(states[0]), k=1))
+    np.testing.assert_allclose(found, expected.decision_function(features(states[0])), atol=1e-3)
+
+
+def test_the_order_of_two_products_does_not_matter(kinds):
+    states, together = kinds
+    head = fit_pair_head(states, together)
+    first, second = np.triu_indices(len(states[0]), k=1)
+    np.testing.assert_allclose(
+        pair_logits(head, states[0], first, second), pair_logits(head, states[0], second, first), rtol=1e-5
+    )
+
+
+def test_equal_states_have_a_finite_gradient(kinds):
+    head = fit_pair_head(*kinds)
+    states = jnp.stack([head["center"], head["center"], kinds[0][0][0]])
+    gradient = jax.grad(lambda s: pair_logits(head, s, np.array([0, 0]), np.array([1, 2])).sum())(states)
+    assert np.isfinite(gradient).all()
+
+
+def test_fewer_products_than_numbers_do_not_blow_up(kinds):
+    states, together = kinds
+    few = [np.pad(one, ((0, 0), (0, 40))) for one in states[:3]]
+    head = fit_pair_head(few, together[:3])
+    assert head["projection"].shape[0] == 52 and head["projection"].shape[1] < sum(map(len, few))
+    logits = [pair_logits(head, one, *np.triu_indices(len(one), k=1)) for one in few]
+    assert np.abs(np.concatenate(logits)).max() < 10
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_pairs_of_one_kind_are_refused(kinds, label):
+    with pytest.raises(InputError, match="all of one kind"):
+        fit_pair_head(kinds[0], [np.full(len(labels), label) for labels in kinds[1]])
+    with pytest.raises(InputError, match="all of one kind"):
+        fit_pair_head([], [])
+
+
+def test_a_file_keeps_a_head_bit_for_bit(kinds, tmp_path):
+    head = fit_pair_head(*kinds)
+    save_pair_head(tmp_path, head)
+    again = load_pair_head(tmp_path, hidden=12)
+    assert again.keys() == head.keys() and all(np.array_equal(again[name], head[name]) for name in head)
+
+
+def test_a_file_that_is_no_head_of_this_student_is_refused(kinds, tmp_path):
+    with pytest.raises(InputError, match="not readable as a pair head"):
+        load_pair_head(tmp_path, 12)
+    (tmp_path / PAIR_HEAD).write_bytes(b"torn")
+    with pytest.raises(InputError, match="not readable as a pair head"):
+        load_pair_head(tmp_path, 12)
+    save_pair_head(tmp_path, fit_pair_head(*kinds))
+    with pytest.raises(InputError, match=r"'center': \(12,\).*'center': \(576,\)"):
+        load_pair_head(tmp_path, 576)
+    save_file({"bias": np.zeros(1)}, tmp_path / PAIR_HEAD)
+    with pytest.raises(InputError, match="a pair head of this student has"):
+        load_pair_head(tmp_path, 12)
