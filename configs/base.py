@@ -51,7 +51,7 @@ def base(name: str) -> ConfigDict:
         student=create(
             source=DEFAULT_MODEL,
             answer="text",  # "text": it writes the bundles; "pairs": a head on its hidden states judges which products belong together
-            pair_layers=9,  # for "pairs": the states behind so many layers are judged; the others are not computed
+            pair_layers=9,  # the states behind so many layers are judged, by "pairs" and by the frozen student of every table
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
             quantization=placeholder(str),  # of the frozen base: "int8" or "nf4" (QLoRA); left empty: none
             dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
@@ -109,7 +109,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     """Shrink a run to seconds: a tiny random student, no teacher model, a few demo sessions. The numbers mean nothing."""
     config.name += "_smoke"
     config.teacher.kind = "annotations"
-    config.student.source = "tiny-random"
+    config.student.update(source="tiny-random", pair_layers=1)
     config.knowledge.max_tokens = 400  # a token of the tiny model is one byte
     config.lora.r = 4
     config.train.update(max_steps=4, batch_size=8)

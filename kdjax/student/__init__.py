@@ -6,7 +6,6 @@ from kdjax.student.lora_config import LoraConfig
 from kdjax.student.pair_head import (
     PAIR_HEAD,
     PairHead,
-    check_pair_labels,
     fit_pair_head,
     load_pair_head,
     pair_logits,
@@ -25,7 +24,6 @@ __all__ = [
     "LoraConfig",
     "PairHead",
     "Student",
-    "check_pair_labels",
     "check_student",
     "fit_pair_head",
     "load_pair_head",

@@ -19,6 +19,7 @@ PAIR_HEAD = "pair_head.safetensors"
 WIDTH = 64  # principal components of the states that the head sees
 PENALTY = 0.003  # scikit-learn's C: the pairs of one session are far from independent, so a strong one
 FLAT = 1e-6  # share of the largest variance below which a component says nothing
+SURE = 9.0  # log-odds of a pair where there is but one kind
 SMOOTH = 1e-6  # keeps roots and cosines differentiable at zero
 VECTORS, SCALARS = ("center", "projection", "difference", "product"), ("cosine", "bias")
 
@@ -55,43 +56,29 @@ def fit_pair_head(
 
     `together[i]` is 1 for each pair (0, 1), (0, 2), …, (1, 2), … of session i that shares a bundle, 0 for the others.
 
-    Raises:
-        InputError: as `check_pair_labels`.
+    Where the pairs are all of one kind, each pair is of that kind.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    check_pair_labels(together)
     products = np.concatenate(states)
     components = PCA(min(WIDTH, *products.shape), random_state=0).fit(products)
     variance = components.explained_variance_
     kept = variance > FLAT * variance[0]  # of few products the last ones are nothing but rounding
     projection = components.components_[kept].T / np.sqrt(variance[kept])
     head = {"center": components.mean_, "projection": projection}
-    features = [np.column_stack(_features(head, one, *np.triu_indices(len(one), k=1))) for one in states]
-    scaler = StandardScaler()
-    linear = LogisticRegression(C=PENALTY, max_iter=1000).fit(
-        scaler.fit_transform(np.concatenate(features)), np.concatenate(together)
-    )
-    weights = linear.coef_[0] / scaler.scale_
-    width = projection.shape[1]
-    head |= {
-        "difference": weights[:width],
-        "product": weights[width : 2 * width],
-        "cosine": weights[-1],
-        "bias": linear.intercept_[0] - weights @ scaler.mean_,
-    }
+    width, labels = projection.shape[1], np.concatenate(together)
+    weights, bias = np.zeros(2 * width + 1), SURE * (1.0 if labels.any() else -1.0)
+    if labels.any() and not labels.all():
+        features = [np.column_stack(_features(head, one, *np.triu_indices(len(one), k=1))) for one in states]
+        scaler = StandardScaler()
+        linear = LogisticRegression(C=PENALTY, max_iter=1000)
+        linear.fit(scaler.fit_transform(np.concatenate(features)), labels)
+        weights = linear.coef_[0] / scaler.scale_
+        bias = linear.intercept_[0] - weights @ scaler.mean_
+    head |= {"difference": weights[:width], "product": weights[width : 2 * width], "cosine": weights[-1], "bias": bias}
     return {name: jnp.asarray(value, jnp.float32) for name, value in head.items()}
-
-
-def check_pair_labels(together: Sequence[Float[np.ndarray, " pairs"]]) -> None:
-    """Raise InputError if no pair of the training sessions shares a bundle, or all do: there is nothing to tell apart."""
-    labels = np.concatenate([*together, np.zeros(0)])
-    if not labels.any() or labels.all():
-        raise InputError(
-            "student.answer='pairs': the training sessions' pairs of products are all of one kind, so nothing can be learned of them"
-        )
 
 
 def save_pair_head(folder: Path, head: PairHead) -> None:

@@ -30,7 +30,8 @@ def answerer(student: Student, config: ConfigDict, form: Constraint) -> Answer:
 
 def state_reader(student: Student, config: ConfigDict) -> StateReader:
     """What reads the states that the pair head judges."""
-    return StateReader(student, config.student.pair_layers, config.train.micro_batch_tokens)
+    layers = min(config.student.pair_layers, student.config.num_hidden_layers)
+    return StateReader(student, layers, config.train.micro_batch_tokens)
 
 
 @dataclass(frozen=True)

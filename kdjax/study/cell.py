@@ -24,11 +24,11 @@ from kdjax.student import (
     save_pair_head,
 )
 from kdjax.study import examples as asking
-from kdjax.study.answering import Answer, answerer, state_reader
+from kdjax.study.answering import Answer, Judged, answerer, state_reader
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
-from kdjax.study.scores import prediction_rows, results, scores
+from kdjax.study.scores import FROZEN, prediction_rows, results, scores
 from kdjax.study.settings import check, student_settings, train_settings
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
 from kdjax.training import TEXT, Counts, Training, pair_labels, pairs, preview, replicate
@@ -107,16 +107,19 @@ class Cell:
         proved = asking.prove_and_write(self.folder, self.domains, cards, epochs)
         self.log.say(f"{len(epochs[0])} training examples; {proved} sources proved to be training sessions")
         initial = self._initial(student, epochs[0])
-        trained, before, counts = initial, None, Counts()
+        trained, counts = initial, Counts()
         if config.train.max_steps != 0:
             with stage(self.log, "train"):
                 training = self._train(student, initial, answer, epochs, validation)
             trained, counts = training.best, training.progress
         after = self._answers(answer, trained, test, "predictions.jsonl", "evaluate", "test")
+        predicted = {"after": after}
         if config.train.max_steps != 0:
-            before = self._answers(
+            predicted["before"] = self._answers(
                 answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
             )
+        if config.student.answer == "text":  # one that judges pairs begins as the frozen student
+            predicted[FROZEN] = self._frozen(student, epochs[0], test)
         if student.lora is not None:
             head = trained["head"] if config.student.answer == "pairs" else None
             student.adapter = trained["adapter"] if head else trained
@@ -130,20 +133,34 @@ class Cell:
                     asking.answer_form(config),
                     record(self.folder),
                 )
-        metrics = results(self.domains, config.eval.max_sessions, after, before)
+        metrics = results(self.domains, config.eval.max_sessions, predicted)
         metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
         self._report(metrics, counts.history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
     def _initial(self, student: Student, examples: Sequence[Example]) -> dict:
         """What training starts from: the adapter, and where pairs are judged a head that is fitted to the untrained student's states."""
-        if self.config.student.answer == "text":
-            return student.adapter
+        return student.adapter if self.config.student.answer == "text" else self._with_head(student, examples)
+
+    def _with_head(self, student: Student, examples: Sequence[Example]) -> dict:
+        """The student's adapter with a pair head for the states as they are: fitted to the training sessions, or from the folder."""
         if not (self.folder / PAIR_HEAD).is_file():
             with stage(self.log, "fit"), Progress(len(examples), "training sessions read", self.log) as progress:
                 states = state_reader(student, self.config)(student.adapter, examples, progress.update)
                 save_pair_head(self.folder, fit_pair_head(states, [*map(pair_labels, examples)]))
         return {"adapter": student.adapter, "head": load_pair_head(self.folder, student.config.hidden_size)}
+
+    def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
+        """The prediction rows of a pair head on the untrained student, who writes nothing."""
+        answer = Judged(state_reader(student, self.config))
+        return self._answers(
+            answer,
+            self._with_head(student, examples),
+            asked,
+            "predictions_frozen.jsonl",
+            "evaluate frozen",
+            "test, frozen",
+        )
 
     def _train(self, student: Student, initial: dict, answer: Answer, epochs, validation: Questions) -> Training:
         """Train to the end, or from the last checkpoint to the end."""
@@ -172,12 +189,16 @@ class Cell:
                 {f"train/{name}": row[name] for name in ("loss", "gradient_norm", "learning_rate", "epoch")},
             )
 
+        objective = TEXT
+        if self.config.student.answer == "pairs":  # a session of one product asks nothing
+            objective = pairs(self.config.student.pair_layers)
+            epochs = [[example for example in examples if len(example.products) > 1] for examples in epochs]
         training = Training(
             student,
             epochs,
             train_settings(self.config),
             self.folder / "checkpoints",
-            objective=pairs(self.config.student.pair_layers) if self.config.student.answer == "pairs" else TEXT,
+            objective=objective,
             initial=initial,
             validate=validate,
             on_start=start,

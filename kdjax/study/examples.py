@@ -15,9 +15,8 @@ from kdjax.knowledge import knowledge_text
 from kdjax.prompting import ANSWER_MARKER, Example, ProductForm, check_lengths, prompt_example, training_example
 from kdjax.reporting import write_jsonl
 from kdjax.sources import Tokenizer
-from kdjax.student import DecoderConfig, check_pair_labels
+from kdjax.student import DecoderConfig
 from kdjax.study.distil import Cards
-from kdjax.training import pair_labels
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,6 @@ def check_before_distilling(
     epochs = training_set(config, tokenizer, domains, ready)
     check_training(config, [*chain(*epochs)], positions, more=context + thought * ("thoughts" in to_come))
     check_questions(config, prompts, positions, more=context)
-    if config.student.answer == "pairs":
-        check_pair_labels([*map(pair_labels, epochs[0])])
     sessions = [session for domain in domains.values() for split in domain.splits.values() for session in split]
     check_answers(config, tokenizer, constraint(config), sessions)
 

@@ -22,6 +22,7 @@ from kdjax.prompting import parse_answer
 from kdjax.study.examples import Questions, spread
 
 METRIC = "strict.f1"  # what intervals are given for
+FROZEN = "frozen student"
 
 
 def prediction_rows(questions: Questions, completions: Sequence[Completion]) -> list[dict]:
@@ -63,14 +64,13 @@ class Tally:
         return Tally(np.concatenate([self.counts, other.counts]), self.errors + other.errors)
 
 
-def results(
-    domains: Mapping[str, Domain], limit: int, after: Sequence[Mapping], before: Sequence[Mapping] | None
-) -> dict:
+def results(domains: Mapping[str, Domain], limit: int, predicted: Mapping[str, Sequence[Mapping]]) -> dict:
     """{"test": R, "domains": {name: R}} of metrics.json; `test` pools the domains' sessions. `limit` is eval.max_sessions.
 
+    `predicted`: system → prediction rows; "after" is the student, "before" the untrained one, FROZEN stands among the baselines.
     R also says whether the data is synthetic, in whole or in part.
     """
-    tallies = {name: _tallies(domain, limit, after, before) for name, domain in domains.items()}
+    tallies = {name: _tallies(domain, limit, predicted) for name, domain in domains.items()}
     first, *others = tallies.values()
     pooled = {system: sum((other[system] for other in others), start=tally) for system, tally in first.items()}
     synthetic = {name: domain.synthetic for name, domain in domains.items()}
@@ -80,16 +80,15 @@ def results(
     }
 
 
-def _tallies(domain: Domain, limit: int, after, before) -> dict[str, Tally]:
-    """System → its tally on one domain's test sessions: "after", "before" where there is one, and the baselines."""
+def _tallies(domain: Domain, limit: int, predicted: Mapping[str, Sequence[Mapping]]) -> dict[str, Tally]:
+    """System → its tally on one domain's test sessions: those of `predicted`, then the baselines."""
     train, validation, test = (domain.splits[part] for part in ("train", "validation", "test"))
     asked = spread(test, limit)
-    systems = {name: spread(found, limit) for name, found in run_baselines(train, validation, test).items()}
-    for name, rows in (("before", before), ("after", after)):
-        if rows is not None:
-            named = {row["session_id"]: row["predicted"] for row in rows if row["domain"] == domain.name}
-            found = [[tuple(item - 1 for item in bundle) for bundle in named[session.id]] for session in asked]
-            systems = {name: found} | systems
+    systems = {}
+    for name, rows in predicted.items():
+        named = {row["session_id"]: row["predicted"] for row in rows if row["domain"] == domain.name}
+        systems[name] = [[tuple(item - 1 for item in bundle) for bundle in named[session.id]] for session in asked]
+    systems |= {name: spread(found, limit) for name, found in run_baselines(train, validation, test).items()}
     truth = [session.bundles for session in asked]
     tallies = {}
     for name, found in systems.items():
@@ -105,12 +104,12 @@ def _result(tallies: Mapping[str, Tally]) -> dict:
     groups = {system: from_counts(rows.sum(axis=0)) for system, rows in counts.items()}
     intervals = {system: list(bootstrap_interval(rows, METRIC)) for system, rows in counts.items()}
     baselines = {name: group for name, group in groups.items() if name not in ("after", "before")}
-    rules_of_thumb = [name for name in baselines if name != TRAINED]
+    rules_of_thumb = [name for name in baselines if name not in (TRAINED, FROZEN)]
     best = max(rules_of_thumb, key=lambda name: baselines[name]["strict"]["f1"])
     result = {"n": len(counts["after"]), **groups["after"]}
     if "before" in groups:
         result["before"] = groups["before"]
-    for name in ("before", best, TRAINED):
+    for name in ("before", best, TRAINED, FROZEN):
         if name in counts:
             intervals[f"after_minus_{name}"] = _difference(counts["after"], counts[name])
     errors = {system: {kind: tally.errors[kind] for kind in KINDS} for system, tally in tallies.items()}

@@ -82,11 +82,11 @@ def test_fewer_products_than_numbers_do_not_blow_up(kinds):
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_pairs_of_one_kind_are_refused(kinds, label):
-    with pytest.raises(InputError, match="all of one kind"):
-        fit_pair_head(kinds[0], [np.full(len(labels), label) for labels in kinds[1]])
-    with pytest.raises(InputError, match="all of one kind"):
-        fit_pair_head([], [])
+def test_where_pairs_are_of_one_kind_each_pair_is(kinds, label):
+    states = kinds[0]
+    head = fit_pair_head(states, [np.full(len(labels), label) for labels in kinds[1]])
+    logits = np.concatenate([pair_logits(head, one, *np.triu_indices(len(one), k=1)) for one in states])
+    assert ((logits > 5) == label).all() and (np.abs(logits) > 5).all()
 
 
 def test_a_file_keeps_a_head_bit_for_bit(kinds, tmp_path):
