@@ -82,8 +82,10 @@ def fit_pair_head(
 
 
 def save_pair_head(folder: Path, head: PairHead) -> None:
-    """Write PAIR_HEAD into a folder."""
-    save_file({name: np.array(value, order="C") for name, value in head.items()}, folder / PAIR_HEAD)
+    """Write PAIR_HEAD into a folder, aside and then renamed, so that a half-written one is never seen."""
+    aside = folder / f".{PAIR_HEAD}.tmp"
+    save_file({name: np.array(value, order="C") for name, value in head.items()}, aside)
+    aside.replace(folder / PAIR_HEAD)
 
 
 def load_pair_head(folder: Path, hidden: int) -> PairHead:

@@ -1,7 +1,8 @@
-"""Experiments: one cell from start to end, and what a shop runs with its result. The only room that knows all others."""
+"""Experiments: one cell from start to end, which layer knows most, and what a shop runs with a result. The only room that knows all others."""
 
 from kdjax.study.cell import run
 from kdjax.study.generate import generate
+from kdjax.study.probe import probe
 from kdjax.study.settings import default_workdir
 
-__all__ = ["default_workdir", "generate", "run"]
+__all__ = ["default_workdir", "generate", "probe", "run"]

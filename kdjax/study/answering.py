@@ -56,13 +56,20 @@ class Judged:
     read: StateReader
 
     def __call__(self, trained: dict, asked: Questions, on_batch: Callable[[int], None]) -> list[Completion]:
+        judged = self.log_odds(trained, asked, on_batch)
+        return [Completion(answer_text(best_answer(likely_bundles(one))), (), True) for one in judged]
+
+    def log_odds(
+        self, trained: dict, asked: Questions, on_batch: Callable[[int], None]
+    ) -> list[Float[np.ndarray, "products products"]]:
+        """What is believed of each two products of each session."""
         prompts = [prompt for telling in asked.tellings for prompt in telling.prompts]
         states = iter(self.read(trained["adapter"], prompts, on_batch))
         judged = [np.zeros((len(session), len(session))) for session in asked.sessions]
         for telling in asked.tellings:
             for log_odds, order in zip(judged, telling.orders, strict=True):
                 log_odds[np.ix_(order, order)] += judge(trained["head"], next(states)) / len(asked.tellings)
-        return [Completion(answer_text(best_answer(likely_bundles(one))), (), True) for one in judged]
+        return judged
 
 
 def judge(head: PairHead, states: Float[np.ndarray, "products hidden"]) -> Float[np.ndarray, "products products"]:

@@ -62,12 +62,13 @@ def generate(config: ConfigDict, workdir: str) -> None:
     questions = ask(tokenizer, asked, {domain: knowledge}, trained["products"], config.eval.orders)
     check_questions(config, questions.prompts, shape.max_position_embeddings)
     check_answers(config, tokenizer, form, sessions)
+    judges = config.student.answer == "pairs"
+    head = load_pair_head(Path(config.student.adapter), shape.hidden_size) if judges else None
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
     student = load_student(config.student.source, **settings)
-    answer, adapter = answerer(student, config, form), student.adapter
-    if config.student.answer == "pairs":
-        adapter = {"adapter": adapter, "head": load_pair_head(Path(config.student.adapter), shape.hidden_size)}
+    answer = answerer(student, config, form)
+    adapter = {"adapter": student.adapter, "head": head} if head else student.adapter
     with RunLog(workdir) as log:
         with Progress(len(sessions) * config.eval.orders, "sessions", log) as progress:
             completions = answer(adapter, questions, progress.update)

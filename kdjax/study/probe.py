@@ -1,0 +1,104 @@
+"""Which layer of the untrained student knows most: a pair head on the states behind each, judged on validation."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from kdjax.data import Session, load_domain
+from kdjax.decoding import StateReader, best_answer, likely_bundles
+from kdjax.errors import InputError
+from kdjax.evaluation import score
+from kdjax.reporting import Progress, RunLog, write_json
+from kdjax.student import Student, fit_pair_head, load_student
+from kdjax.study import examples as asking
+from kdjax.study.answering import Judged
+from kdjax.study.settings import check, student_settings
+from kdjax.study.workdir import check_workdir, claim, record_devices
+from kdjax.training import pair_labels, replicate
+
+
+def probe(config: ConfigDict, workdir: str) -> None:
+    """Write <workdir>/probe.json: a row for each of `config.probe.layers`, which is printed, too. Test sessions play no part.
+
+    A row has "layers", "seconds" (the training sessions read and the head fitted) and for each domain "auc" and "nll" of the
+    pairs and the strict metrics of the answers.
+
+    Raises:
+        InputError: the student has fewer layers than are asked for, or something in config, data or workdir cannot be used.
+    """
+    check(config)
+    folder, layers = Path(workdir), config.probe.layers
+    domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
+    check_workdir(folder, config, domains)
+    student = load_student(config.student.source, **student_settings(config), seed=config.seed)
+    there = student.config.num_hidden_layers
+    if not layers or not all(1 <= layer <= there for layer in layers):
+        raise InputError(f"config.probe.layers={layers!r}: name some of the student's layers, 1 to {there}")
+    claim(folder, config, domains)
+    student.base = replicate(student.base)
+    record_devices(folder)
+    cards = {name: {} for name in domains}
+    examples = asking.training_set(config, student.tokenizer, domains, cards)[0]
+    asked = asking.questions(config, student.tokenizer, domains, asking.contexts(cards), "validation")
+    with RunLog(folder) as log:
+        rows = []
+        with Progress(len(layers), "layers", log, every=0) as progress:
+            for layer in layers:
+                rows.append(_row(student, layer, config.train.micro_batch_tokens, examples, asked))
+                log.event("layer", **rows[-1])
+                progress.update()
+        write_json(folder / "probe.json", rows)
+        log.say(_table(rows))
+
+
+def _row(student: Student, layers: int, tokens: int, examples, asked: asking.Questions) -> dict:
+    started = time.perf_counter()
+    read = StateReader(student, layers, tokens)
+    head = fit_pair_head(read(student.adapter, examples), [*map(pair_labels, examples)])
+    row = {"layers": layers, "seconds": time.perf_counter() - started, "domains": {}}
+    judged = Judged(read).log_odds({"adapter": student.adapter, "head": head}, asked, lambda done: None)
+    for name in dict.fromkeys(asked.domains):
+        mine = [i for i, domain in enumerate(asked.domains) if domain == name]
+        row["domains"][name] = judgement([judged[i] for i in mine], [asked.sessions[i] for i in mine])
+    return row
+
+
+def judgement(log_odds: Sequence[Float[np.ndarray, "products products"]], sessions: Sequence[Session]) -> dict:
+    """How good judged pairs are: "auc" and "nll" (nats) over all pairs of all sessions, and the strict metrics of the answers."""
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    pairs = [one[np.triu_indices(len(one), k=1)] for one in log_odds]
+    labels, found = np.concatenate([*map(_labels, sessions)]), np.concatenate(pairs)
+    answers = [best_answer(likely_bundles(one)) for one in log_odds]
+    return {
+        "auc": float(roc_auc_score(labels, found)),
+        "nll": float(log_loss(labels, 1 / (1 + np.exp(-found)))),
+        **score(answers, [session.bundles for session in sessions])["strict"],
+    }
+
+
+def _labels(session: Session) -> Float[np.ndarray, " pairs"]:
+    together = np.zeros((len(session), len(session)))
+    for bundle in session.bundles:
+        together[np.ix_(bundle, bundle)] = 1.0
+    return together[np.triu_indices(len(session), k=1)]
+
+
+def _table(rows: Sequence[dict]) -> Table:
+    table = Table(title="pair heads on the untrained student, validation", title_justify="left")
+    domains = rows[0]["domains"]
+    for heading in (
+        "layers",
+        "seconds",
+        *(f"{name} {what}" for name in domains for what in ("AUC", "NLL", "strict F1")),
+    ):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        numbers = (row["domains"][name][what] for name in domains for what in ("auc", "nll", "f1"))
+        table.add_row(str(row["layers"]), f"{row['seconds']:.0f}", *(f"{number:.3f}" for number in numbers))
+    return table
