@@ -3,7 +3,8 @@
     python launch.py --config=configs/generate.py --config.student.adapter=runs/<run>/adapter \\
         --config.generate.sessions_file=new/sessions.jsonl --config.generate.items_file=new/items.jsonl
 
-sessions.jsonl: {"id": "s1", "items": ["B01", "B02", …]}     items.jsonl: {"id": "B01", "title": "…"}
+sessions.jsonl: {"id": "s1", "items": ["B01", "B02", …]}     items.jsonl: {"id": "B01", "title": "…", "categories": [["Home", "Mugs"]]}
+Categories are needed where the adapter was trained with them ("fields" in adapter/kdjax.json).
 
 Writes <workdir>/bundles.jsonl, a row per session: {"session_id", "bundles": [[item ids]], "valid", "text"}. The prompt is the
 one that the adapter was trained with (adapter/kdjax.json).

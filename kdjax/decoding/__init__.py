@@ -2,16 +2,16 @@
 
 from kdjax.decoding.automaton import MODES, Automaton, check_budget, compile_automaton, session_language
 from kdjax.decoding.generate import Completion, Constraint, Generator
-from kdjax.decoding.partitions import Bundles, best_answer, likely_bundles
+from kdjax.decoding.partitions import Grouping, best_answer, likely_bundles
 from kdjax.decoding.states import StateReader
 
 __all__ = [
     "MODES",
     "Automaton",
-    "Bundles",
     "Completion",
     "Constraint",
     "Generator",
+    "Grouping",
     "StateReader",
     "best_answer",
     "check_budget",

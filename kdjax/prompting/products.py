@@ -1,11 +1,12 @@
 """How a session's products are written in a prompt, and which of its tokens are whose."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
 
 from kdjax.data import Session, leaf_category
+from kdjax.errors import InputError
 from kdjax.sources import Tokenizer
 
 FIELDS = ("title", "category")
@@ -41,13 +42,26 @@ def _lines(session: Session, form: ProductForm) -> Iterator[tuple[str, str]]:
 
 
 def product_spans(
-    tokenizer: Tokenizer, prompt: str, session: Session, form: ProductForm = PLAIN
+    tokenizer: Tokenizer,
+    prompt: str,
+    offsets: Sequence[tuple[int, int]],
+    session: Session,
+    form: ProductForm = PLAIN,
 ) -> tuple[tuple[int, int], ...]:
-    """The tokens of each product's text in a prompt with the session's product list: (first, end), one token at least."""
+    """The tokens of each product's text in a prompt with the session's product list: (first, end), one token at least.
+
+    `offsets` are where in the prompt each of its tokens begins and ends.
+
+    Raises:
+        InputError: the list does not stand in the prompt as it was given.
+    """
     text = tokenizer.escape(product_list(session, form)).rstrip()  # as templates that trim a message leave it
-    at = prompt.rindex(text)
+    at = prompt.rfind(text)
+    if at < 0:
+        raise InputError(
+            f"{tokenizer.where}: the chat template changes what a user writes, so products cannot be found"
+        )
     end_of_all = at + len(text)
-    offsets = tokenizer.inner.encode(prompt, add_special_tokens=False).offsets
     begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
     spans = []
     for number, line in _lines(session, form):

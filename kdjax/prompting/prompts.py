@@ -21,7 +21,7 @@ class Example:
 
     `prompt` and `completion` are the exact texts, `prompt_ids` and `completion_ids` their tokens; a completion ends with
     the end-of-turn token, which is part of the ids and of the text. `products` are the
-    (first, end) of each product's tokens in the prompt, and `bundles` the true bundles, for training.
+    (first, end) of each product's tokens in the prompt, and `bundles` the true bundles, which the prompt does not tell.
     """
 
     domain: str
@@ -48,8 +48,9 @@ def prompt_example(
 ) -> Example:
     """The prompt alone, for generation."""
     prompt = tokenizer.render(messages(session, knowledge, form))
-    spans = product_spans(tokenizer, prompt, session, form)
-    return Example(domain, session.id, prompt, tuple(tokenizer.encode(prompt)), products=spans)
+    encoded = tokenizer.inner.encode(prompt, add_special_tokens=False)
+    spans = product_spans(tokenizer, prompt, encoded.offsets, session, form)
+    return Example(domain, session.id, prompt, tuple(encoded.ids), products=spans, bundles=session.bundles)
 
 
 def training_example(
@@ -76,7 +77,7 @@ def training_example(
             f"{domain}/{session.id}: the prompt's tokens are not a prefix of prompt + answer; the chat template must end in a clean boundary"
         )
     ids = tuple(joint[len(asked.prompt_ids) :])
-    return replace(asked, completion=completion, completion_ids=ids, bundles=session.bundles)
+    return replace(asked, completion=completion, completion_ids=ids)
 
 
 def check_lengths(examples: Sequence[Example], max_length: int, more: int = 0) -> None:

@@ -67,13 +67,13 @@ class LoraConfig:
         if not 0.0 <= self.lora_dropout < 1.0:
             raise InputError(f"lora.lora_dropout={self.lora_dropout}: must be in [0, 1)")
         regexes = [(n, key) for n in ("rank_pattern", "alpha_pattern") for key in getattr(self, n)]
-        regexes += [(n, getattr(self, n)) for n in ("target_modules", "exclude_modules") if self._is_regex(n)]
+        regexes += [(n, getattr(self, n)) for n in ("target_modules", "exclude_modules") if self.is_regex(n)]
         for name, pattern in regexes:
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise InputError(f"lora.{name}: {pattern!r} is not a regular expression ({error})") from error
-        if self._is_regex("target_modules") and _as_tuple(self.layers_to_transform):
+        if self.is_regex("target_modules") and _as_tuple(self.layers_to_transform):
             raise InputError("lora.layers_to_transform: not with a regular expression in target_modules; say it there")
 
     def check(self, layers: int | None = None) -> None:
@@ -88,7 +88,7 @@ class LoraConfig:
             raise InputError(f"lora.target_modules is empty; there are {', '.join(LINEAR_NAMES)}")
         paths = [f"model.layers.{i}.{inside}" for i in range(layers or 0) for inside in LINEAR_PATHS.values()]
         for name in ("target_modules", "exclude_modules"):
-            value, regex = getattr(self, name), self._is_regex(name)
+            value, regex = getattr(self, name), self.is_regex(name)
             for entry in () if value in ("", "all-linear") else _as_tuple(value):
                 last = entry.split(".")[-1]
                 if name == "exclude_modules" and last in NOT_LINEAR:
@@ -137,7 +137,8 @@ class LoraConfig:
         alpha = _by_pattern(self.alpha_pattern, path, self.lora_alpha)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
-    def _is_regex(self, name: str) -> bool:
+    def is_regex(self, name: str) -> bool:
+        """Whether the field `name`, target_modules or exclude_modules, is a regular expression."""
         value = getattr(self, name)
         return isinstance(value, str) and value not in ("", "all-linear") and not value.isidentifier()
 

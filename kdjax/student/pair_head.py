@@ -21,7 +21,6 @@ PENALTY = 0.003  # scikit-learn's C: the pairs of one session are far from indep
 FLAT = 1e-6  # share of the largest variance below which a component says nothing
 SURE = 9.0  # log-odds of a pair where there is but one kind
 SMOOTH = 1e-6  # keeps roots and cosines differentiable at zero
-VECTORS, SCALARS = ("center", "projection", "difference", "product"), ("cosine", "bias")
 
 PairHead = dict[str, Float[Array, "..."]]
 """center [hidden], projection [hidden, width], and the weights of each component's difference [width] and product [width], of
@@ -99,9 +98,9 @@ def load_pair_head(folder: Path, hidden: int) -> PairHead:
         head = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not readable as a pair head ({error})") from error
-    width = head["projection"].shape[-1] if "projection" in head else 0
-    shapes = dict(zip(VECTORS, ((hidden,), (hidden, width), (width,), (width,)), strict=True))
-    shapes |= dict.fromkeys(SCALARS, ())
+    width = head["difference"].size if "difference" in head else 0
+    shapes = {"center": (hidden,), "projection": (hidden, width), "difference": (width,), "product": (width,)}
+    shapes |= {"cosine": (), "bias": ()}
     found = {name: value.shape for name, value in head.items()}
     if found != shapes:
         raise InputError(f"{path}: its arrays are {found}, and a pair head of this student has {shapes}")

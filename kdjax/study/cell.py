@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain, describe, load_domain
+from kdjax.decoding import StateReader
 from kdjax.errors import InputError
 from kdjax.knowledge import Card, CountTokens, keep_validated, write_cards
 from kdjax.prompting import Example
@@ -24,7 +25,7 @@ from kdjax.student import (
     save_pair_head,
 )
 from kdjax.study import examples as asking
-from kdjax.study.answering import Answer, Judged, answerer, state_reader
+from kdjax.study.answering import Answer, Judged, answerer, load_adapter_head
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
 from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter
@@ -50,14 +51,17 @@ def run(config: ConfigDict, workdir: str) -> None:
             _show(folder, log)
         return
     tokenizer = load_tokenizer(resolve(config.student.source))
+    if config.student.answer == "pairs":  # first, since the adapter's layers follow from it
+        asking.check_layers(config, check_student(config.student.source, dtype=config.student.dtype))
     shape = check_student(config.student.source, **student_settings(config))
+    if config.student.answer == "pairs" and config.student.adapter:
+        load_adapter_head(Path(config.student.adapter), shape.hidden_size, config.student.pair_layers)
     said: list[str] = []
 
     def count_tokens(text: str) -> int:
         return len(tokenizer.encode(text))
 
     ready = without_teacher(config, domains, folder, count_tokens, said.append)
-    asking.check_layers(config, shape)
     asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
     check_teacher(config, ready)
     claim(folder, config, domains)
@@ -100,8 +104,10 @@ class Cell:
     def _train_and_evaluate(self, student: Student, answer: Answer, cards: Mapping[str, Cards]) -> None:
         config, knowledge = self.config, asking.contexts(cards)
         epochs = asking.training_set(config, student.tokenizer, self.domains, cards)
-        test = asking.questions(config, student.tokenizer, self.domains, knowledge, "test")
-        validation = asking.questions(config, student.tokenizer, self.domains, knowledge, "validation")
+        test, validation = (
+            asking.questions(config, student.tokenizer, self.domains, knowledge, split, config.eval.orders)
+            for split in ("test", "validation")
+        )
         asking.check_training(config, [*chain(*epochs)], student.config.max_position_embeddings)
         asking.check_questions(config, validation.prompts + test.prompts, student.config.max_position_embeddings)
         proved = asking.prove_and_write(self.folder, self.domains, cards, epochs)
@@ -118,7 +124,7 @@ class Cell:
             predicted["before"] = self._answers(
                 answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
             )
-        if config.student.answer == "text":  # one that judges pairs begins as the frozen student
+        if config.student.answer == "text" and not config.student.adapter:  # one that judges pairs begins as this one
             predicted[FROZEN] = self._frozen(student, epochs[0], test)
         if student.lora is not None:
             head = trained["head"] if config.student.answer == "pairs" else None
@@ -139,23 +145,30 @@ class Cell:
         write_json(self.folder / "metrics.json", metrics)
 
     def _initial(self, student: Student, examples: Sequence[Example]) -> dict:
-        """What training starts from: the adapter, and where pairs are judged a head that is fitted to the untrained student's states."""
-        return student.adapter if self.config.student.answer == "text" else self._with_head(student, examples)
+        """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to the states as they are."""
+        wanted = self.config.student
+        if wanted.answer == "text":
+            return student.adapter
+        if wanted.adapter:
+            head = load_adapter_head(Path(wanted.adapter), student.config.hidden_size, wanted.pair_layers)
+            return {"adapter": student.adapter, "head": head}
+        return self._with_head(student, examples, wanted.pair_layers)
 
-    def _with_head(self, student: Student, examples: Sequence[Example]) -> dict:
+    def _with_head(self, student: Student, examples: Sequence[Example], layers: int) -> dict:
         """The student's adapter with a pair head for the states as they are: fitted to the training sessions, or from the folder."""
         if not (self.folder / PAIR_HEAD).is_file():
             with stage(self.log, "fit"), Progress(len(examples), "training sessions read", self.log) as progress:
-                states = state_reader(student, self.config)(student.adapter, examples, progress.update)
+                read = StateReader(student, layers, self.config.train.micro_batch_tokens)
+                states = read(student.adapter, examples, progress.update)
                 save_pair_head(self.folder, fit_pair_head(states, [*map(pair_labels, examples)]))
         return {"adapter": student.adapter, "head": load_pair_head(self.folder, student.config.hidden_size)}
 
     def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
         """The prediction rows of a pair head on the untrained student, who writes nothing."""
-        answer = Judged(state_reader(student, self.config))
+        layers = min(self.config.student.pair_layers, student.config.num_hidden_layers)
         return self._answers(
-            answer,
-            self._with_head(student, examples),
+            Judged(StateReader(student, layers, self.config.train.micro_batch_tokens)),
+            self._with_head(student, examples, layers),
             asked,
             "predictions_frozen.jsonl",
             "evaluate frozen",
@@ -230,7 +243,7 @@ class Cell:
 
             def score(form: str, chosen: list[Card], domain=domain, name=name) -> float:
                 context = asking.contexts({name: {form: chosen}})
-                asked = asking.questions(config, student.tokenizer, domain, context, "validation")
+                asked = asking.questions(config, student.tokenizer, domain, context, "validation", 1)
                 return scores(self._rows(answer, student.adapter, asked, "validation"))["strict"]["f1"]
 
             kept[name] = dict(forms)
@@ -271,7 +284,7 @@ class Cell:
             notes.append("The teacher is the student's own model, a stand-in; a real study names a real teacher.")
         if self.config.student.source == "tiny-random":
             notes.append("The student has two layers of random weights: these numbers only show that the program runs.")
-        if self.config.eval.constraint != "none":
+        if self.config.eval.constraint != "none" and self.config.student.answer == "text":
             notes.append(
                 f"Answers were constrained (eval.constraint={self.config.eval.constraint}); the paper's setting is none."
             )

@@ -95,15 +95,20 @@ def training_set(
 
 
 def questions(
-    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], knowledge: Mapping[str, str], split: str
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+    domains: Mapping[str, Domain],
+    knowledge: Mapping[str, str],
+    split: str,
+    orders: int,
 ) -> Questions:
-    """The prompts of a split, at most `eval.max_sessions` per domain."""
+    """The prompts of a split, at most `eval.max_sessions` per domain, told in so many orders."""
     asked = [
         (name, session)
         for name, domain in domains.items()
         for session in spread(domain.splits[split], config.eval.max_sessions)
     ]
-    return ask(tokenizer, asked, knowledge, product_form(config), config.eval.orders)
+    return ask(tokenizer, asked, knowledge, product_form(config), orders)
 
 
 def ask(
@@ -152,13 +157,12 @@ def check_before_distilling(
     Raises:
         InputError: a split is empty, an example may exceed train.max_length, or the model's positions do not suffice.
     """
-    for split in ("train", "validation", "test"):
-        for name, domain in domains.items():
-            if not domain.splits[split]:
-                raise InputError(f"domain {name}: the {split} split is empty")
+    check_splits(domains)
     knowledge = contexts(ready)
     prompts = [
-        p for split in ("validation", "test") for p in questions(config, tokenizer, domains, knowledge, split).prompts
+        prompt
+        for split in ("validation", "test")
+        for prompt in questions(config, tokenizer, domains, knowledge, split, 1).prompts
     ]
     to_come = {form for forms in ready.values() for form in set(config.knowledge.formats) - set(forms)}
     context = config.knowledge.max_tokens + len(tokenizer.encode("\n\n")) if "rules" in to_come else 0
@@ -170,9 +174,17 @@ def check_before_distilling(
     check_answers(config, tokenizer, constraint(config), sessions)
 
 
+def check_splits(domains: Mapping[str, Domain]) -> None:
+    """No split may be empty."""
+    for split in ("train", "validation", "test"):
+        for name, domain in domains.items():
+            if not domain.splits[split]:
+                raise InputError(f"domain {name}: the {split} split is empty")
+
+
 def check_answers(config: ConfigDict, tokenizer: Tokenizer, form: Constraint, sessions: Sequence[Session]) -> None:
     """eval.max_new_tokens must suffice for the shortest answer that `form` allows, for sessions of every size."""
-    if form.mode != "none":
+    if form.mode != "none" and config.student.answer == "text":
         languages = [session_language(form.mode, size, form.marker) for size in sorted({len(s) for s in sessions})]
         check_budget(languages, tokenizer, config.eval.max_new_tokens)
 
@@ -189,13 +201,14 @@ def check_training(config: ConfigDict, examples: Sequence[Example], positions: i
 def check_layers(config: ConfigDict, shape: DecoderConfig) -> None:
     """The states that a pair head judges must be there to be read."""
     layers, there = config.student.pair_layers, shape.num_hidden_layers
-    if config.student.answer == "pairs" and layers > there:
+    if layers > there:
         raise InputError(f"config.student.pair_layers={layers}, but the student has only {there} layers")
 
 
 def check_questions(config: ConfigDict, prompts: Sequence[Example], positions: int, more: int = 0) -> None:
     """No prompt is longer, with its answer, than the model can place. `more` tokens are still to come."""
-    longest, room = max(len(prompt.prompt_ids) for prompt in prompts) + more, config.eval.max_new_tokens
+    longest = max(len(prompt.prompt_ids) for prompt in prompts) + more
+    room = config.eval.max_new_tokens if config.student.answer == "text" else 0
     if longest + room > positions:
         raise InputError(
             f"a prompt of {longest} tokens and eval.max_new_tokens={room} exceed the student's {positions} positions"

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data import Session
-from kdjax.decoding import Constraint, Generator
+from kdjax.decoding import Constraint, Generator, StateReader
 from kdjax.prompting import INSTRUCTION, ProductForm, prompt_example
 from kdjax.reporting import write_json, write_text
 from kdjax.student import PairHead, Student, save_pair_head
+from kdjax.study.answering import judge
 
 GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
 GOLDEN_TOKENS = 16
@@ -20,23 +21,27 @@ README = """# {kind} adapter of a kdjax run
 
 Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}. Trained on: {data}.
 
-    from peft import PeftModel
-    model = PeftModel.from_pretrained(base_model, "{folder}")
-
-{vllm}
-
-    from kdjax.student import load_student
-    load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")  # an ordinary model folder, where adapters are not read
-
+{use}
     python launch.py --config=configs/generate.py --config.student.source={base} \\
         --config.student.adapter={folder} --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
 
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
 * `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
 * `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
-* `pair_head.safetensors`, where there is one: the head that judges pairs of products by their states (kdjax/student/pair_head.py).
-* `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them.
+* `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them;
+  with a pair head also the tokens of each product, (first, end), and the log-odds of each two.
   A server that gives other tokens uses another template, another base or another scale.
+"""
+WRITES = """    from peft import PeftModel
+    model = PeftModel.from_pretrained(base_model, "{folder}")
+
+{vllm}
+
+    from kdjax.student import load_student
+    load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")  # an ordinary model folder, where adapters are not read
+"""
+JUDGES = """It was not trained to write: `pair_head.safetensors` judges which products belong together, by the mean hidden state over each
+product's tokens behind layer {layers} (kdjax/student/pair_head.py). Servers that only generate text have no use for it.
 """
 VLLM = "    vllm serve BASE_MODEL --enable-lora --max-lora-rank {rank} --lora-modules bundles={folder}"
 NO_VLLM = (
@@ -77,30 +82,40 @@ def export_adapter(
         "run": run["hash"],
     }
     write_json(folder / "kdjax.json", described)
-    write_json(folder / "golden.json", _golden(student, next(iter(knowledge.values())), form))
+    golden = _golden(student, head, answer["pair_layers"], next(iter(knowledge.values())), form)
+    write_json(folder / "golden.json", golden)
     lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
-    rank = max(plan.rank for plan in plans.values())
-    uniform = not (lora.use_dora or lora.rank_pattern or lora.alpha_pattern)
-    vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
     text = README.format(
         base=student.files.source,
         data=", ".join(name + " (synthetic)" * facts["synthetic"] for name, facts in run["data"].items()),
         kept=f", kept in {student.quantization}: other servers quantise otherwise, so merge as below"
         if student.quantization
         else "",
-        quantization=f', quantization="{student.quantization}"' if student.quantization else "",
+        use=JUDGES.format(layers=answer["pair_layers"]) if head else _how_to_write(student, folder),
         folder=folder.name,
         kind="DoRA" if lora.use_dora else "LoRA",
         rank=lora.r,
         alpha=lora.lora_alpha,
         scaling=f"update scaled by alpha / {'√' if lora.use_rslora else ''}r",
         targets=", ".join(name for name, plan in plans.items() if plan.rank),
-        vllm=VLLM.format(rank=vllm_rank, folder=folder.name) if uniform else NO_VLLM,
     )
     write_text(folder / "README.md", text)
 
 
-def _golden(student: Student, knowledge: str, form: ProductForm) -> dict:
+def _how_to_write(student: Student, folder: Path) -> str:
+    lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
+    rank = max(plan.rank for plan in plans.values())
+    uniform = not (lora.use_dora or lora.rank_pattern or lora.alpha_pattern)
+    vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
+    return WRITES.format(
+        base=student.files.source,
+        folder=folder.name,
+        vllm=VLLM.format(rank=vllm_rank, folder=folder.name) if uniform else NO_VLLM,
+        quantization=f', quantization="{student.quantization}"' if student.quantization else "",
+    )
+
+
+def _golden(student: Student, head: PairHead | None, layers: int, knowledge: str, form: ProductForm) -> dict:
     count = len(GOLDEN_TITLES)
     session = Session("golden", tuple(map(str, range(count))), GOLDEN_TITLES, ((),) * count)
     prompt = prompt_example(student.tokenizer, "golden", session, knowledge, form)
@@ -108,10 +123,14 @@ def _golden(student: Student, knowledge: str, form: ProductForm) -> dict:
     [completion] = generator(student.adapter, [prompt], [count], Constraint("none"))
     logits = np.asarray(student.logits(np.asarray([prompt.prompt_ids])))[0, -1]
     top = np.argsort(-logits, kind="stable")[:GOLDEN_LOGITS]
-    return {
+    golden = {
         "prompt": prompt.prompt,
         "prompt_ids": list(prompt.prompt_ids),
         "greedy_ids": list(completion.token_ids),
         "greedy_text": completion.text,
         "first_logits": {"ids": top.tolist(), "values": logits[top].tolist()},
     }
+    if head:
+        [states] = StateReader(student, layers, len(prompt))(student.adapter, [prompt])
+        golden |= {"product_tokens": prompt.products, "pair_log_odds": judge(head, states).tolist()}
+    return golden

@@ -1,6 +1,5 @@
 """Bundles for new sessions from a trained adapter, with the prompt it was trained with."""
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -8,11 +7,11 @@ from ml_collections import ConfigDict
 from kdjax.data import load_new_sessions
 from kdjax.decoding import Constraint
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, ProductForm, parse_answer
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, parse_answer
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
-from kdjax.student import check_student, load_pair_head, load_student
-from kdjax.study.answering import answerer
+from kdjax.student import check_student, load_student
+from kdjax.study.answering import answerer, load_adapter_head, trained_with
 from kdjax.study.examples import ask, check_answers, check_questions
 from kdjax.study.settings import check
 from kdjax.study.workdir import check_workdir, claim
@@ -31,11 +30,15 @@ def generate(config: ConfigDict, workdir: str) -> None:
             )
     if not config.student.adapter:
         raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
-    trained = _trained_with(Path(config.student.adapter))
+    trained = trained_with(Path(config.student.adapter))
     config = config.copy_and_resolve_references()
     for section, fields in (("eval", ("orders", "max_new_tokens")), ("student", ("answer", "pair_layers"))):
         for field in fields:
-            config[section][field] = config[section][field] or trained[field]
+            asked = config[section][field] = config[section][field] or trained[field]
+            if section == "student" and asked != trained[field]:
+                raise InputError(
+                    f"config.student.{field}={asked!r}: {config.student.adapter} was trained with {trained[field]!r}"
+                )
     check(config)
     domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
     sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
@@ -62,8 +65,9 @@ def generate(config: ConfigDict, workdir: str) -> None:
     questions = ask(tokenizer, asked, {domain: knowledge}, trained["products"], config.eval.orders)
     check_questions(config, questions.prompts, shape.max_position_embeddings)
     check_answers(config, tokenizer, form, sessions)
-    judges = config.student.answer == "pairs"
-    head = load_pair_head(Path(config.student.adapter), shape.hidden_size) if judges else None
+    head = None
+    if config.student.answer == "pairs":
+        head = load_adapter_head(Path(config.student.adapter), shape.hidden_size, config.student.pair_layers)
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
     student = load_student(config.student.source, **settings)
@@ -89,26 +93,6 @@ def _row(session, text: str) -> dict:
         "valid": answer.valid,
         "text": text,
     }
-
-
-def _trained_with(adapter: Path) -> dict:
-    path = adapter / "kdjax.json"
-    try:
-        trained = json.loads(path.read_text(encoding="utf-8"))
-        products = trained["products"]
-        return {
-            "base": dict(trained["base"]),
-            "knowledge": dict(trained["knowledge"]),
-            "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
-            "answer": str(trained["answer"]),
-            "pair_layers": int(trained["pair_layers"]),
-            "orders": int(trained["orders"]),
-            "thoughts_first": bool(trained["thoughts_first"]),
-            "instruction": str(trained["instruction"]),
-            "max_new_tokens": int(trained["max_new_tokens"]),
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
 
 
 def _knowledge(by_domain: dict[str, str], wanted: str) -> tuple[str, str]:

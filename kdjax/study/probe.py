@@ -9,15 +9,16 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from kdjax.data import Session, load_domain
+from kdjax.data import load_domain
 from kdjax.decoding import StateReader, best_answer, likely_bundles
 from kdjax.errors import InputError
 from kdjax.evaluation import score
+from kdjax.prompting import Example
 from kdjax.reporting import Progress, RunLog, write_json
 from kdjax.student import Student, fit_pair_head, load_student
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged
-from kdjax.study.settings import check, student_settings
+from kdjax.study.settings import check
 from kdjax.study.workdir import check_workdir, claim, record_devices
 from kdjax.training import pair_labels, replicate
 
@@ -35,7 +36,10 @@ def probe(config: ConfigDict, workdir: str) -> None:
     folder, layers = Path(workdir), config.probe.layers
     domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
     check_workdir(folder, config, domains)
-    student = load_student(config.student.source, **student_settings(config), seed=config.seed)
+    asking.check_splits(domains)
+    student = load_student(
+        config.student.source, dtype=config.student.dtype, quantization=config.student.quantization, seed=config.seed
+    )
     there = student.config.num_hidden_layers
     if not layers or not all(1 <= layer <= there for layer in layers):
         raise InputError(f"config.probe.layers={layers!r}: name some of the student's layers, 1 to {there}")
@@ -44,7 +48,7 @@ def probe(config: ConfigDict, workdir: str) -> None:
     record_devices(folder)
     cards = {name: {} for name in domains}
     examples = asking.training_set(config, student.tokenizer, domains, cards)[0]
-    asked = asking.questions(config, student.tokenizer, domains, asking.contexts(cards), "validation")
+    asked = asking.questions(config, student.tokenizer, domains, asking.contexts(cards), "validation", 1)
     with RunLog(folder) as log:
         rows = []
         with Progress(len(layers), "layers", log, every=0) as progress:
@@ -64,29 +68,22 @@ def _row(student: Student, layers: int, tokens: int, examples, asked: asking.Que
     judged = Judged(read).log_odds({"adapter": student.adapter, "head": head}, asked, lambda done: None)
     for name in dict.fromkeys(asked.domains):
         mine = [i for i, domain in enumerate(asked.domains) if domain == name]
-        row["domains"][name] = judgement([judged[i] for i in mine], [asked.sessions[i] for i in mine])
+        row["domains"][name] = judgement([judged[i] for i in mine], [asked.prompts[i] for i in mine])
     return row
 
 
-def judgement(log_odds: Sequence[Float[np.ndarray, "products products"]], sessions: Sequence[Session]) -> dict:
-    """How good judged pairs are: "auc" and "nll" (nats) over all pairs of all sessions, and the strict metrics of the answers."""
+def judgement(log_odds: Sequence[Float[np.ndarray, "products products"]], prompts: Sequence[Example]) -> dict:
+    """How good judged pairs are: "auc" (None where all are of one kind) and "nll" (nats) over all pairs of all sessions, and the strict metrics of the answers."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     pairs = [one[np.triu_indices(len(one), k=1)] for one in log_odds]
-    labels, found = np.concatenate([*map(_labels, sessions)]), np.concatenate(pairs)
+    labels, found = np.concatenate([*map(pair_labels, prompts)]), np.concatenate(pairs)
     answers = [best_answer(likely_bundles(one)) for one in log_odds]
     return {
-        "auc": float(roc_auc_score(labels, found)),
-        "nll": float(log_loss(labels, 1 / (1 + np.exp(-found)))),
-        **score(answers, [session.bundles for session in sessions])["strict"],
+        "auc": float(roc_auc_score(labels, found)) if 0 < labels.mean() < 1 else None,
+        "nll": float(log_loss(labels, 1 / (1 + np.exp(-found)), labels=[0, 1])),
+        **score(answers, [prompt.bundles for prompt in prompts])["strict"],
     }
-
-
-def _labels(session: Session) -> Float[np.ndarray, " pairs"]:
-    together = np.zeros((len(session), len(session)))
-    for bundle in session.bundles:
-        together[np.ix_(bundle, bundle)] = 1.0
-    return together[np.triu_indices(len(session), k=1)]
 
 
 def _table(rows: Sequence[dict]) -> Table:
@@ -100,5 +97,9 @@ def _table(rows: Sequence[dict]) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row["domains"][name][what] for name in domains for what in ("auc", "nll", "f1"))
-        table.add_row(str(row["layers"]), f"{row['seconds']:.0f}", *(f"{number:.3f}" for number in numbers))
+        table.add_row(
+            str(row["layers"]),
+            f"{row['seconds']:.0f}",
+            *("–" if number is None else f"{number:.3f}" for number in numbers),
+        )
     return table

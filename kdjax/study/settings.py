@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ml_collections import ConfigDict
 
@@ -110,14 +111,25 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_answer(config: ConfigDict) -> None:
-    if config.student.answer == "pairs":
-        if config.knowledge.keep == "validated":
+    if config.student.answer == "text":
+        if config.eval.orders > 1:
             raise InputError(
-                "config.knowledge.keep='validated' asks an untrained student, so only with student.answer='text'"
+                f"config.eval.orders={config.eval.orders}: only with student.answer='pairs' are sessions told more than once"
             )
-    elif config.eval.orders > 1:
+        return
+    if config.knowledge.keep == "validated":
         raise InputError(
-            f"config.eval.orders={config.eval.orders}: only with student.answer='pairs' are sessions told more than once"
+            "config.knowledge.keep='validated' asks an untrained student, so only with student.answer='text'"
+        )
+    if "thoughts" in config.knowledge.formats:
+        raise InputError(
+            "config.knowledge.formats: a thought is written before an answer, so only with student.answer='text'"
+        )
+    beyond = [layer for layer in config.lora.layers_to_transform if layer >= config.student.pair_layers]
+    if beyond:
+        raise InputError(
+            f"config.lora.layers_to_transform={config.lora.layers_to_transform!r}: layer {beyond[0]} is behind the "
+            f"{config.student.pair_layers} that student.answer='pairs' computes (student.pair_layers)"
         )
 
 
@@ -133,19 +145,12 @@ def lora_config(config: ConfigDict) -> LoraConfig:
             fields[name] = dict(fields[name])
         except (TypeError, ValueError) as error:
             raise InputError(f"config.lora.{name}={fields[name]!r}: write pairs, as in (('q_proj', 8),)") from error
-    if (
-        config.student.answer == "pairs"
-        and not fields["layers_to_transform"]
-        and not _is_regex(fields["target_modules"])
-    ):
-        fields["layers_to_transform"] = tuple(range(config.student.pair_layers))  # what is behind them is not computed
     lora = LoraConfig(**fields)
+    if config.student.answer == "pairs" and not fields["layers_to_transform"] and not lora.is_regex("target_modules"):
+        layers = tuple(range(config.student.pair_layers))  # what is behind them is not computed
+        lora = replace(lora, layers_to_transform=layers)
     lora.check()
     return lora
-
-
-def _is_regex(modules: str | tuple[str, ...]) -> bool:
-    return isinstance(modules, str) and modules != "all-linear" and not modules.isidentifier()
 
 
 def student_settings(config: ConfigDict) -> dict:

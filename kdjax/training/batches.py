@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from kdjax.prompting import Example
-from kdjax.training.rows import Plan, ProductRows, Rows
+from kdjax.training.rows import Packing, ProductRows, Rows
 
 ALIGN = 8  # row lengths and target budgets are multiples of this
 ROW = (
@@ -130,7 +130,7 @@ def lay_out(
         for start in range(0, len(packed), per_device * devices):
             chosen = packed[start : start + per_device * devices]
             shape = per_device * devices, length
-            plan = Plan(
+            packing = Packing(
                 examples,
                 chosen,
                 ids or range(len(examples)),
@@ -140,7 +140,7 @@ def lay_out(
                 group.longest,
                 pad_id,
             )
-            rows = group.kind.filled(plan)
+            rows = group.kind.filled(packing)
             rows = jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), rows)
             batches.append(MicroBatch(np.asarray(group.prefix, np.int32), rows, tuple(chain.from_iterable(chosen))))
     return batches

@@ -49,7 +49,7 @@ class TrainSettings:
 class Counts:
     """What a checkpoint remembers beside the arrays. Times are sums over all parts of a continued run.
 
-    `real_tokens` are those of the examples, prompt and target, each counted in full; `padded_tokens` are those computed:
+    `real_tokens` are those of the examples, each counted in full, as far as it is read; `padded_tokens` are those computed:
     a shared prefix once per micro-batch and device, and padding. `seconds` leaves compilation, validation and checkpoints out.
     """
 
@@ -110,7 +110,7 @@ class Training:
             raise InputError("there are no training examples; check data.domains, quantity and train.epochs")
         if len({len(examples) for examples in epochs}) > 1:
             raise ValueError("every epoch tells the same examples, but their numbers differ")
-        self._epochs, self._settings = epochs, settings
+        self._epochs, self._settings, self._objective = epochs, settings, objective
         self._per_epoch = steps_per_epoch(len(epochs[0]), settings.batch_size)
         self.total = settings.total_steps(len(epochs), len(epochs[0]))
         self._validate, self._on_start, self._on_event = validate, on_start, on_event
@@ -184,7 +184,7 @@ class Training:
         progress = self.progress
         progress.steps = step + 1
         progress.examples += len(members)
-        progress.real_tokens += sum(map(len, members))
+        progress.real_tokens += sum(map(self._objective.rows.size, members))
         progress.padded_tokens += sum(batch.computed_tokens for batch in batches)
         progress.target_tokens += round(metrics["tokens"])
         self._tell(

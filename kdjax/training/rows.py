@@ -17,7 +17,7 @@ STATIC = {"static": True}
 
 
 @dataclass(frozen=True)
-class Plan:
+class Packing:
     """How rows of one shape are filled: `packed[row]` names its examples, `budgets` is the room of a row for what `counts` counts."""
 
     examples: Sequence[Example]
@@ -75,25 +75,30 @@ class Rows:
         return tokens[:-1] if example.completion_ids else tokens
 
     @staticmethod
+    def size(example: Example) -> int:
+        """All its tokens, prompt and target."""
+        return len(example)
+
+    @staticmethod
     def counts(example: Example) -> tuple[int]:
         """Targets."""
         return (len(example.completion_ids),)
 
     @classmethod
-    def filled(cls, plan: Plan) -> "Rows":
-        """The rows of a plan."""
-        arrays, held = plan.fill(cls)
-        shape = (plan.shape[0], plan.budgets[0])
+    def filled(cls, packing: Packing) -> "Rows":
+        """The rows of a packing."""
+        arrays, held = packing.fill(cls)
+        shape = (packing.shape[0], packing.budgets[0])
         positions, labels, weights = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         room = [0] * shape[0]
         for row, at, example in held:
-            count, end = len(example.completion_ids), at + len(cls.fed(example, plan.prefix))
+            count, end = len(example.completion_ids), at + len(cls.fed(example, packing.prefix))
             there = slice(room[row], room[row] + count)
             positions[row, there] = np.arange(end - count, end)
             labels[row, there] = example.completion_ids
             weights[row, there] = 1.0
             room[row] = there.stop
-        return cls(**arrays, positions=positions, labels=labels, weights=weights, longest=plan.longest)
+        return cls(**arrays, positions=positions, labels=labels, weights=weights, longest=packing.longest)
 
 
 @jax.tree_util.register_dataclass
@@ -118,16 +123,21 @@ class ProductRows:
         return example.prompt_ids[prefix : example.products[-1][1]]
 
     @staticmethod
+    def size(example: Example) -> int:
+        """All its tokens up to the last product's end."""
+        return example.products[-1][1]
+
+    @staticmethod
     def counts(example: Example) -> tuple[int, ...]:
         """Products."""
         return (len(example.products),)
 
     @classmethod
-    def filled(cls, plan: Plan) -> "ProductRows":
-        """The rows of a plan."""
-        arrays, held = plan.fill(cls)
-        products, _ = number_products(plan, held)
-        return cls(**arrays, products=products, longest=plan.longest, most=plan.budgets[0])
+    def filled(cls, packing: Packing) -> "ProductRows":
+        """The rows of a packing."""
+        arrays, held = packing.fill(cls)
+        products, _ = number_products(packing, held)
+        return cls(**arrays, products=products, longest=packing.longest, most=packing.budgets[0])
 
 
 @jax.tree_util.register_dataclass
@@ -151,11 +161,11 @@ class PairRows(ProductRows):
         return count, count * (count - 1) // 2
 
     @classmethod
-    def filled(cls, plan: Plan) -> "PairRows":
-        """The rows of a plan."""
-        arrays, held = plan.fill(cls)
-        products, numbers = number_products(plan, held)
-        shape = (plan.shape[0], plan.budgets[1])
+    def filled(cls, packing: Packing) -> "PairRows":
+        """The rows of a packing."""
+        arrays, held = packing.fill(cls)
+        products, numbers = number_products(packing, held)
+        shape = (packing.shape[0], packing.budgets[1])
         first, second = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         labels, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         room = [0] * shape[0]
@@ -166,16 +176,16 @@ class PairRows(ProductRows):
             labels[row, there], weights[row, there] = pair_labels(example), 1.0
             room[row] = there.stop
         pairs = {"first": first, "second": second, "labels": labels, "weights": weights}
-        return cls(**arrays, products=products, longest=plan.longest, most=plan.budgets[0], **pairs)
+        return cls(**arrays, products=products, longest=packing.longest, most=packing.budgets[0], **pairs)
 
 
-def number_products(plan: Plan, held: Sequence[tuple[int, int, Example]]) -> tuple[np.ndarray, list[int]]:
+def number_products(packing: Packing, held: Sequence[tuple[int, int, Example]]) -> tuple[np.ndarray, list[int]]:
     """`products` of rows, and of each example held the number of its first product."""
-    products, room, numbers = np.full(plan.shape, -1, np.int32), [0] * plan.shape[0], []
+    products, room, numbers = np.full(packing.shape, -1, np.int32), [0] * packing.shape[0], []
     for row, at, example in held:
         numbers.append(room[row])
         for number, (begin, end) in enumerate(example.products, start=room[row]):
-            products[row, at + begin - plan.prefix : at + end - plan.prefix] = number
+            products[row, at + begin - packing.prefix : at + end - packing.prefix] = number
         room[row] += len(example.products)
     return products, numbers
 

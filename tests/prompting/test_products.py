@@ -1,11 +1,14 @@
 """Which tokens of a prompt are which product's."""
 
 from dataclasses import replace
+from itertools import pairwise
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdjax.data import Session
+from kdjax.errors import InputError
 from kdjax.prompting import product_list, prompt_example, training_example
 
 
@@ -19,6 +22,12 @@ def test_a_span_is_the_products_own_text(tokenizer, session):
 def test_what_is_trained_on_keeps_the_true_bundles(tokenizer, session):
     example = training_example(tokenizer, "d", replace(session, bundles=((0, 2),), intents=()))
     assert example.bundles == ((0, 2),) and example.products == prompt_example(tokenizer, "d", session).products
+
+
+def test_a_template_that_rewrites_titles_is_refused(tokenizer, session, monkeypatch):
+    monkeypatch.setattr(type(tokenizer), "render", lambda self, messages: messages[1]["content"].upper())
+    with pytest.raises(InputError, match="template changes"):
+        prompt_example(tokenizer, "d", session)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -38,5 +47,5 @@ def test_spans_follow_each_other_and_end_where_their_text_does(tokenizer, titles
         )
         read = tokenizer.decode(example.prompt_ids[:end], skip_special_tokens=False)
         assert read.rstrip() == (head + tokenizer.escape(product_list(shown))).rstrip()
-    starts = [first for first, _ in example.products]
-    assert starts == sorted(starts)
+    told = [span for span, title in zip(example.products, titles, strict=True) if title.strip()]
+    assert all(end <= first for (_, end), (first, _) in pairwise(told))

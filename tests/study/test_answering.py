@@ -5,10 +5,10 @@ import pytest
 
 from configs.base import base
 from kdjax.data import load_domain
-from kdjax.decoding import Constraint
-from kdjax.prompting import ProductForm, parse_answer
+from kdjax.decoding import Constraint, StateReader, best_answer, likely_bundles
+from kdjax.prompting import ProductForm, answer_text, parse_answer
 from kdjax.student import LoraConfig, fit_pair_head, load_student, pair_logits
-from kdjax.study.answering import Judged, answerer, judge, state_reader
+from kdjax.study.answering import Judged, answerer, judge
 from kdjax.study.examples import ask, order
 
 
@@ -80,13 +80,15 @@ def test_judgements_are_symmetric_and_those_of_the_head():
     np.testing.assert_allclose(judged[4, 1], pair_logits(head, states, np.array([1]), np.array([4]))[0], rtol=1e-5)
 
 
-def test_a_student_answers_by_pairs(student, sessions):
+def test_a_student_answers_by_the_layer_the_head_and_the_adapter_it_is_given(student, sessions):
     config = base("x")
     config.student.update(answer="pairs", pair_layers=1)
-    asked = asked_of(student, sessions, 2)
-    states = state_reader(student, config)(student.adapter, asked.prompts)
+    asked = asked_of(student, sessions, 1)
+    states = StateReader(student, 1, 4000)(student.adapter, asked.prompts)
     rng = np.random.default_rng(0)
     head = fit_pair_head(states, [rng.integers(0, 2, len(s) * (len(s) - 1) // 2) for s in sessions])
     trained = {"adapter": student.adapter, "head": head}
     answers = answerer(student, config, Constraint("none"))(trained, asked, lambda done: None)
-    assert all(parse_answer(a.text, len(s)).valid for a, s in zip(answers, sessions, strict=True))
+    expected = [answer_text(best_answer(likely_bundles(judge(head, one)))) for one in states]
+    assert [answer.text for answer in answers] == expected and len(set(expected)) > 2
+    assert all(parse_answer(text, len(s)).valid for text, s in zip(expected, sessions, strict=True))

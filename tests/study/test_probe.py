@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kdjax.data import Session
 from kdjax.evaluation import score
+from kdjax.prompting import Example
 from kdjax.study.probe import judgement
 
 
@@ -26,11 +26,12 @@ def test_a_layer_that_is_not_there_is_named(launch, tmp_path):
 
 def test_judgements_by_hand():
     """Two sessions: one judged right, of one product too many is thought together in the other."""
-    titles = ("a", "b", "c")
-    sessions = [Session("s", titles, titles, ((),) * 3, bundles) for bundles in (((0, 1),), ((1, 2),))]
+    prompts = [
+        Example("d", "s", "", (5,), products=((0, 1),) * 3, bundles=bundles) for bundles in (((0, 1),), ((1, 2),))
+    ]
     log_odds = [np.array([[0, 2, -2], [2, 0, -2], [-2, -2, 0]]), np.array([[0, 3, 1], [3, 0, 3], [1, 3, 0]])]
-    found = judgement(log_odds, sessions)
+    found = judgement(log_odds, prompts)
     assert found["auc"] == pytest.approx((4 + 4 - 1.5) / 8)  # of 2 × 4 comparisons: 3 beats 2 wrongly, and ties with 3
     probabilities = 1 / (1 + np.exp(-np.array([2, 2, 2, -3, -1, 3])))
     assert found["nll"] == pytest.approx(-np.log(probabilities).mean())
-    assert found["f1"] == score([((0, 1),), ((0, 1, 2),)], [s.bundles for s in sessions])["strict"]["f1"]
+    assert found["f1"] == score([((0, 1),), ((0, 1, 2),)], [prompt.bundles for prompt in prompts])["strict"]["f1"]

@@ -307,35 +307,98 @@ def test_without_training_the_student_is_scored_as_it_is(launch, tmp_path):
     shutil.rmtree(tmp_path / "run")
 
 
-def test_pairs_are_judged_in_several_orders_and_the_head_stays_with_the_adapter(launch, tmp_path):
-    flags = ["--config.student.answer=pairs", "--config.student.pair_layers=1", "--config.eval.orders=2"]
-    process = launch(
-        "sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.train.shuffle_products=True", *flags
-    )
+@pytest.fixture(scope="module")
+def judging(launch, tmp_path_factory):
+    """The workdir of a finished run of a student that judges pairs in two orders, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "pairs"
+    process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *JUDGING)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert re.search(r"\n2\. [^⟦\n]+⟦[\d, ]*⟧\n3\. ", process.stdout)  # behind a product those that belong with it
-    predictions = rows(tmp_path / "run" / "predictions.jsonl")
+    return workdir, process.stdout
+
+
+JUDGING = ["--config.eval.orders=2"]
+
+
+def test_pairs_are_judged_and_the_head_stays_with_the_adapter(judging):
+    workdir, printed = judging
+    assert re.search(r"\n2\. [^⟦\n]+⟦[\d, ]*⟧\n3\. ", printed)  # behind a product those that belong with it
+    predictions = rows(workdir / "predictions.jsonl")
     assert all(row["valid"] and row["completion_tokens"] == 0 for row in predictions)
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["train"]["target_tokens"] > 4 * 8  # pairs, of four steps of eight sessions
-    adapter = tmp_path / "run" / "adapter"
-    assert not any(
-        "layers.1." in name for name in load_file(adapter / "adapter_model.safetensors")
-    )  # not computed, not adapted
-    frozen, trained = (load_file(folder / "pair_head.safetensors") for folder in (tmp_path / "run", adapter))
+    assert "frozen student" not in metrics["test"]["baselines"]  # it stands before
+    names = load_file(workdir / "adapter" / "adapter_model.safetensors")
+    assert names and not any("layers.1." in name for name in names)  # not computed, not adapted
+    frozen, trained = (load_file(folder / "pair_head.safetensors") for folder in (workdir, workdir / "adapter"))
     assert frozen.keys() == trained.keys() and all((frozen[name] != trained[name]).any() for name in frozen)
-    items = [{"id": f"B{i}", "title": f"thing {i}"} for i in range(9)]
-    sessions = [{"id": "s", "items": [item["id"] for item in items]}]
-    for name, content in (("items", items), ("sessions", sessions)):
+    assert "not trained to write" in (workdir / "adapter" / "README.md").read_text()
+
+
+def test_a_shop_gets_what_the_run_predicted(judging, launch, tmp_path):
+    """The test sessions as new ones, with the adapter alone: the same layers, head, orders and product lines."""
+    from kdjax.data import load_domain
+
+    workdir, _ = judging
+    test = {session.id: session for session in load_domain("demo", "", "demo").splits["test"]}
+    predictions = rows(workdir / "predictions.jsonl")
+    sessions = [test[row["session_id"]] for row in predictions]
+    items = {
+        item: {"id": item, "title": title, "categories": [list(path) for path in paths]}
+        for s in sessions
+        for item, title, paths in zip(s.items, s.titles, s.categories, strict=True)
+    }
+    files = {"items": items.values(), "sessions": [{"id": s.id, "items": list(s.items)} for s in sessions]}
+    for name, content in files.items():
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
-    process = launch(
-        "generate.py:smoke",
-        f"--workdir={tmp_path / 'shop'}",
-        f"--config.student.adapter={adapter}",
+    flags = [
+        f"--config.student.adapter={workdir / 'adapter'}",
         f"--config.generate.sessions_file={tmp_path / 'sessions.jsonl'}",
         f"--config.generate.items_file={tmp_path / 'items.jsonl'}",
-    )
+    ]
+    process = launch("generate.py:smoke", f"--workdir={tmp_path / 'shop'}", *flags)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert re.search(r"sessions 2/2", process.stdout)  # one session in two orders, as the adapter says
-    [row] = rows(tmp_path / "shop" / "bundles.jsonl")
-    assert row["valid"] and row["bundles"]
+    assert "sessions 16/16" in process.stdout  # eight in two orders, as the adapter says
+    for row, predicted, session in zip(rows(tmp_path / "shop" / "bundles.jsonl"), predictions, sessions, strict=True):
+        assert row["bundles"] == [[session.items[n - 1] for n in bundle] for bundle in predicted["predicted"]]
+    process = launch("generate.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
+    assert process.returncode and "was trained with 1" in process.stderr
+
+
+def test_a_judging_adapter_is_evaluated_again_as_it_is(judging, launch, tmp_path):
+    workdir, _ = judging
+    flags = [*JUDGING, "--config.train.max_steps=0", f"--config.student.adapter={workdir / 'adapter'}"]
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert rows(tmp_path / "run" / "predictions.jsonl") == rows(workdir / "predictions.jsonl")
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
+    assert process.returncode and "behind 1 layers" in process.stderr and not (tmp_path / "no").exists()
+
+
+def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_path):
+    workdir, flags = tmp_path / "killed", [*JUDGING, "--config.train.checkpoint_every=1"]
+    process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags, start=True)
+    for line in process.stdout:
+        if line.startswith("train step 2/4"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    continued = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags)
+    assert continued.returncode == 0, continued.stderr[-3000:]
+    for name in ("adapter_model.safetensors", "pair_head.safetensors"):
+        whole, parts = (load_file(folder / "adapter" / name) for folder in (judging[0], workdir))
+        assert whole.keys() == parts.keys() and all(np.array_equal(whole[key], parts[key]) for key in whole)
+
+
+def test_more_layers_than_there_are_is_named_by_its_field(launch, tmp_path):
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.student.pair_layers=3")
+    assert process.returncode and "student.pair_layers=3, but the student has only 2 layers" in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_frozen_student_stands_beside_one_that_writes(finished):
+    workdir, printed = finished
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    found = rows(workdir / "predictions_frozen.jsonl")
+    expected = score([r["predicted"] for r in found], [r["truth"] for r in found])
+    assert metrics["test"]["baselines"]["frozen student"]["strict"] == pytest.approx(expected["strict"])
+    assert "after_minus_frozen student" in metrics["test"]["intervals"] and "frozen student" in printed

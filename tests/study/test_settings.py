@@ -82,9 +82,16 @@ def test_a_student_that_judges_pairs_is_adapted_where_it_computes():
     assert lora_config(config).layers_to_transform == (0, 1, 2)
     config.lora.layers_to_transform = (1,)
     assert lora_config(config).layers_to_transform == (1,)
-    config.knowledge.keep = "validated"
-    with pytest.raises(InputError, match="only with student.answer='text'"):
-        check(config)
+    check(config)
+    for field, value, message in (
+        ("knowledge.keep", "validated", "only with student.answer='text'"),
+        ("knowledge.formats", ("rules", "thoughts"), "a thought is written"),
+        ("lora.layers_to_transform", (2, 3), "layer 3 is behind"),
+    ):
+        wrong = config.copy_and_resolve_references()
+        wrong.update_from_flattened_dict({field: value})
+        with pytest.raises(InputError, match=message):
+            check(wrong)
 
 
 @pytest.mark.real
