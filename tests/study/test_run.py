@@ -378,7 +378,7 @@ def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_p
     workdir, flags = tmp_path / "killed", [*JUDGING, "--config.train.checkpoint_every=1"]
     process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags, start=True)
     for line in process.stdout:
-        if line.startswith("train step 2/4"):
+        if line.startswith("train step 1/4"):
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
