@@ -89,10 +89,18 @@ def _glance(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     glance = [
         ("Data", ", ".join(domains)),
         ("Student", fields.get("student", {}).get("source")),
-        ("Teacher", fields.get("teacher", {}).get("source")),
+        ("Teacher", _teacher(fields)),
         ("Devices", ", ".join(f"{count} × {device}" if count > 1 else device for device, count in devices.items())),
     ]
     return [(name, value) for name, value in glance if value]
+
+
+def _teacher(fields: Mapping[str, Any]) -> str | None:
+    """Who taught: a model's source, or "annotations"; None where no knowledge came from a teacher."""
+    teacher, formats = fields.get("teacher", {}), fields.get("knowledge", {}).get("formats", ["rules"])
+    if not {"rules", "thoughts"} & {*formats}:
+        return None
+    return "annotations" if teacher.get("kind") == "annotations" else teacher.get("source")
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

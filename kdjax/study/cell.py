@@ -280,7 +280,8 @@ class Cell:
 
     def _notes(self, cards: Mapping[str, Cards]) -> list[str]:
         notes = [f"{nothing_found(name, form)}." for name, forms in cards.items() for form in forms if not forms[form]]
-        if self.config.teacher.kind == "hf" and self.config.teacher.source == self.config.student.source:
+        taught = set(self.config.knowledge.formats) & {"rules", "thoughts"} and self.config.teacher.kind == "hf"
+        if taught and self.config.teacher.source == self.config.student.source:
             notes.append("The teacher is the student's own model, a stand-in; a real study names a real teacher.")
         if self.config.student.source == "tiny-random":
             notes.append("The student has two layers of random weights: these numbers only show that the program runs.")

@@ -235,3 +235,19 @@ def test_numbers_that_are_not_finite(tmp_path, run):
     run["metrics"]["train"]["seconds"] = 0.0
     page = Page(written(tmp_path, run))
     assert "nan" not in page.text and "reaches a strict F1 of –" in page.text
+
+
+@pytest.mark.parametrize(
+    ("formats", "kind", "shown"),
+    [(("rules",), "hf", "the-teacher"), (("thoughts",), "annotations", "annotations"), (("patterns",), "hf", None)],
+)
+def test_a_teacher_is_named_only_where_one_taught(shared_run, tmp_path, formats, kind, shown):
+    run = copy.deepcopy(shared_run)
+    run["config"]["config"] |= {
+        "teacher": {"kind": kind, "source": "the-teacher"},
+        "knowledge": {"formats": list(formats)},
+    }
+    write_report(tmp_path / "report.html", **run)
+    glance = (tmp_path / "report.html").read_text().partition("<nav")[0]
+    named = re.search(r"Teacher</span> ([\w-]+)", glance)
+    assert (named and named[1]) == shown
