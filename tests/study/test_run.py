@@ -389,6 +389,21 @@ def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_p
         assert whole.keys() == parts.keys() and all(np.array_equal(whole[key], parts[key]) for key in whole)
 
 
+def test_four_devices_judge_as_one(judging, launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", *JUDGING)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["devices"] == ["cpu cpu"] * 4
+    for name in ("predictions_before.jsonl", "predictions.jsonl"):
+        one, four = (rows(folder / name) for folder in (judging[0], tmp_path / "run"))
+        assert [row["predicted"] for row in one] == [row["predicted"] for row in four]
+    one, four = (
+        [row["loss"] for row in rows(folder / "log.jsonl") if row["event"] == "step"]
+        for folder in (judging[0], tmp_path / "run")
+    )
+    np.testing.assert_allclose(four, one, rtol=1e-3)
+
+
 def test_more_layers_than_there_are_is_named_by_its_field(launch, tmp_path):
     process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.student.pair_layers=3")
     assert process.returncode and "student.pair_layers=3, but the student has only 2 layers" in process.stderr
