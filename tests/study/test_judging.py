@@ -1,0 +1,116 @@
+"""The job of a student that judges pairs, through launch.py: smoke runs that tell the products in two orders."""
+
+import json
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax.data import load_domain
+
+JUDGING = ["--config.eval.orders=2"]
+
+
+def rows(path):
+    return [json.loads(line) for line in path.open()]
+
+
+@pytest.fixture(scope="module")
+def judging(launch, tmp_path_factory):
+    """The workdir of a finished run of a student that judges pairs in two orders, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "pairs"
+    process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *JUDGING)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return workdir, process.stdout
+
+
+def test_pairs_are_judged_and_the_head_stays_with_the_adapter(judging):
+    workdir, printed = judging
+    assert re.search(r"\n2\. [^⟦\n]+⟦[\d, ]*⟧\n3\. ", printed)  # behind a product those that belong with it
+    predictions = rows(workdir / "predictions.jsonl")
+    assert all(row["valid"] and row["completion_tokens"] == 0 for row in predictions)
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["train"]["target_tokens"] > 4 * 8  # pairs, of four steps of eight sessions
+    assert "frozen student" not in metrics["test"]["baselines"]  # it stands before
+    names = load_file(workdir / "adapter" / "adapter_model.safetensors")
+    assert names and not any("layers.1." in name for name in names)  # not computed, not adapted
+    frozen, trained = (load_file(folder / "pair_head.safetensors") for folder in (workdir, workdir / "adapter"))
+    assert frozen.keys() == trained.keys() and all((frozen[name] != trained[name]).any() for name in frozen)
+    assert "not trained to write" in (workdir / "adapter" / "README.md").read_text()
+
+
+def test_a_shop_gets_what_the_run_predicted(judging, launch, tmp_path):
+    """The test sessions as new ones, with the adapter alone: the same layers, head, orders and product lines."""
+    workdir, _ = judging
+    test = {session.id: session for session in load_domain("demo", "", "demo").splits["test"]}
+    predictions = rows(workdir / "predictions.jsonl")
+    sessions = [test[row["session_id"]] for row in predictions]
+    items = {
+        item: {"id": item, "title": title, "categories": [list(path) for path in paths]}
+        for s in sessions
+        for item, title, paths in zip(s.items, s.titles, s.categories, strict=True)
+    }
+    files = {"items": items.values(), "sessions": [{"id": s.id, "items": list(s.items)} for s in sessions]}
+    for name, content in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    flags = [
+        f"--config.student.adapter={workdir / 'adapter'}",
+        f"--config.generate.sessions_file={tmp_path / 'sessions.jsonl'}",
+        f"--config.generate.items_file={tmp_path / 'items.jsonl'}",
+    ]
+    process = launch("generate.py:smoke", f"--workdir={tmp_path / 'shop'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "sessions 16/16" in process.stdout  # eight in two orders, as the adapter says
+    for row, predicted, session in zip(rows(tmp_path / "shop" / "bundles.jsonl"), predictions, sessions, strict=True):
+        assert row["bundles"] == [[session.items[n - 1] for n in bundle] for bundle in predicted["predicted"]]
+    process = launch("generate.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
+    assert process.returncode and "was trained with 1" in process.stderr
+
+
+def test_a_judging_adapter_is_evaluated_again_as_it_is(judging, launch, tmp_path):
+    workdir, _ = judging
+    flags = [*JUDGING, "--config.train.max_steps=0", f"--config.student.adapter={workdir / 'adapter'}"]
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert rows(tmp_path / "run" / "predictions.jsonl") == rows(workdir / "predictions.jsonl")
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
+    assert process.returncode and "behind 1 layers" in process.stderr and not (tmp_path / "no").exists()
+
+
+def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_path):
+    workdir, flags = tmp_path / "killed", [*JUDGING, "--config.train.checkpoint_every=1"]
+    process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags, start=True)
+    for line in process.stdout:
+        if line.startswith("train step 1/4"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    continued = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags)
+    assert continued.returncode == 0, continued.stderr[-3000:]
+    for name in ("adapter_model.safetensors", "pair_head.safetensors"):
+        whole, parts = (load_file(folder / "adapter" / name) for folder in (judging[0], workdir))
+        assert whole.keys() == parts.keys() and all(np.array_equal(whole[key], parts[key]) for key in whole)
+
+
+def test_four_devices_judge_as_one(judging, launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", *JUDGING)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["devices"] == ["cpu cpu"] * 4
+    for name in ("predictions_before.jsonl", "predictions.jsonl"):
+        one, four = (rows(folder / name) for folder in (judging[0], tmp_path / "run"))
+        assert [row["predicted"] for row in one] == [row["predicted"] for row in four]
+    one, four = (
+        [row["loss"] for row in rows(folder / "log.jsonl") if row["event"] == "step"]
+        for folder in (judging[0], tmp_path / "run")
+    )
+    np.testing.assert_allclose(four, one, rtol=1e-3)
+
+
+def test_more_layers_than_there_are_is_named_by_its_field(launch, tmp_path):
+    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.student.pair_layers=3")
+    assert process.returncode and "student.pair_layers=3, but the student has only 2 layers" in process.stderr
+    assert not (tmp_path / "run").exists()
