@@ -1,7 +1,7 @@
 """Session + knowledge → prompt; bundles ↔ answer text."""
 
 from kdjax.prompting.answers import ANSWER_MARKER, ParsedAnswer, answer_text, parse_answer
-from kdjax.prompting.products import FIELDS, ProductForm, product_list, product_spans
+from kdjax.prompting.products import FIELDS, ProductForm, product_list
 from kdjax.prompting.prompts import INSTRUCTION, Example, check_lengths, messages, prompt_example, training_example
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "messages",
     "parse_answer",
     "product_list",
-    "product_spans",
     "prompt_example",
     "training_example",
 ]

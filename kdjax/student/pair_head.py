@@ -88,7 +88,7 @@ def save_pair_head(folder: Path, head: PairHead) -> None:
 
 
 def load_pair_head(folder: Path, hidden: int) -> PairHead:
-    """Read PAIR_HEAD from an adapter's folder; it must be for states of `hidden` numbers.
+    """Read PAIR_HEAD from a folder; it must be for states of `hidden` numbers.
 
     Raises:
         InputError: the file is missing or broken, or of another shape.

@@ -25,10 +25,10 @@ from kdjax.student import (
     save_pair_head,
 )
 from kdjax.study import examples as asking
-from kdjax.study.answering import Answer, Judged, answerer, load_adapter_head
+from kdjax.study.answering import Answer, Judged, answerer
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
 from kdjax.study.examples import Questions
-from kdjax.study.export import export_adapter
+from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.scores import FROZEN, prediction_rows, results, scores
 from kdjax.study.settings import check, student_settings, train_settings
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds

@@ -1,5 +1,9 @@
-"""The adapter folder that others use: PEFT's files, the tokenizer, the prompt it was trained with, and golden outputs to check by."""
+"""The adapter folder that others use: PEFT's files, the tokenizer, the prompt it was trained with, and golden outputs to check by.
 
+It is read here, too, where a run or a shop goes on from it.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +12,10 @@ import numpy as np
 
 from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator, StateReader
+from kdjax.errors import InputError
 from kdjax.prompting import INSTRUCTION, ProductForm, prompt_example
 from kdjax.reporting import write_json, write_text
-from kdjax.student import PairHead, Student, save_pair_head
+from kdjax.student import PairHead, Student, load_pair_head, save_pair_head
 from kdjax.study.answering import judge
 
 GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
@@ -38,7 +43,8 @@ WRITES = """    from peft import PeftModel
 {vllm}
 
     from kdjax.student import load_student
-    load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")  # an ordinary model folder, where adapters are not read
+    load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")
+    # an ordinary model folder, for servers that read no adapters, or quantise a base otherwise
 """
 JUDGES = """It was not trained to write: `pair_head.safetensors` judges which products belong together, by the mean hidden state over each
 product's tokens behind layer {layers} (kdjax/student/pair_head.py). Servers that only generate text have no use for it.
@@ -61,8 +67,9 @@ def export_adapter(
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `head` is the pair head of a student that judges pairs, `knowledge` what stands in each domain's prompt, `form` how its products are written, `answer` how it answers, for
-    job="generate", and `run` the run's config.json. The golden prompt is of invented products, with the first domain's knowledge.
+    `head` is the pair head of a student that judges pairs, `knowledge` what stands in each domain's prompt, `form` how its
+    products are written, `answer` how it answers, for job="generate", and `run` the run's config.json. The golden prompt is of
+    invented products, with the first domain's knowledge.
     """
     student.save_adapter(folder)
     student.tokenizer.save(folder)
@@ -88,9 +95,7 @@ def export_adapter(
     text = README.format(
         base=student.files.source,
         data=", ".join(name + " (synthetic)" * facts["synthetic"] for name, facts in run["data"].items()),
-        kept=f", kept in {student.quantization}: other servers quantise otherwise, so merge as below"
-        if student.quantization
-        else "",
+        kept=f", kept in {student.quantization}" if student.quantization else "",
         use=JUDGES.format(layers=answer["pair_layers"]) if head else _how_to_write(student, folder),
         folder=folder.name,
         kind="DoRA" if lora.use_dora else "LoRA",
@@ -100,6 +105,50 @@ def export_adapter(
         targets=", ".join(name for name, plan in plans.items() if plan.rank),
     )
     write_text(folder / "README.md", text)
+
+
+def load_adapter_head(adapter: Path, hidden: int, layers: int) -> PairHead:
+    """The pair head of an adapter on disk, which must judge the states behind so many layers.
+
+    Raises:
+        InputError: there is none, or it was trained on other states.
+    """
+    head = load_pair_head(adapter, hidden)
+    found = trained_with(adapter)["pair_layers"]
+    if found != layers:
+        raise InputError(
+            f"{adapter}: its pair head judges the states behind {found} layers; config.student.pair_layers is {layers}"
+        )
+    return head
+
+
+def trained_with(adapter: Path) -> dict:
+    """What an adapter's kdjax.json says: how it was trained, and how it answers.
+
+    Raises:
+        InputError: it is no such description, or one of an earlier version of kdjax.
+    """
+    path = adapter / "kdjax.json"
+    try:
+        trained = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(trained, dict) and "instruction" in trained and "products" not in trained:
+            raise InputError(
+                f"{path}: the adapter is of an earlier version of kdjax, which told products otherwise; train it again"
+            )
+        products = trained["products"]
+        return {
+            "base": dict(trained["base"]),
+            "knowledge": dict(trained["knowledge"]),
+            "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
+            "answer": str(trained["answer"]),
+            "pair_layers": int(trained["pair_layers"]),
+            "orders": int(trained["orders"]),
+            "thoughts_first": bool(trained["thoughts_first"]),
+            "instruction": str(trained["instruction"]),
+            "max_new_tokens": int(trained["max_new_tokens"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
 
 
 def _how_to_write(student: Student, folder: Path) -> str:

@@ -11,8 +11,9 @@ from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, parse_answer
 from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student, load_student
-from kdjax.study.answering import answerer, load_adapter_head, trained_with
+from kdjax.study.answering import answerer
 from kdjax.study.examples import ask, check_answers, check_questions
+from kdjax.study.export import load_adapter_head, trained_with
 from kdjax.study.settings import check
 from kdjax.study.workdir import check_workdir, claim
 
@@ -34,10 +35,10 @@ def generate(config: ConfigDict, workdir: str) -> None:
     config = config.copy_and_resolve_references()
     for section, fields in (("eval", ("orders", "max_new_tokens")), ("student", ("answer", "pair_layers"))):
         for field in fields:
-            asked = config[section][field] = config[section][field] or trained[field]
-            if section == "student" and asked != trained[field]:
+            value = config[section][field] = config[section][field] or trained[field]
+            if section == "student" and value != trained[field]:
                 raise InputError(
-                    f"config.student.{field}={asked!r}: {config.student.adapter} was trained with {trained[field]!r}"
+                    f"config.student.{field}={value!r}: {config.student.adapter} was trained with {trained[field]!r}"
                 )
     check(config)
     domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
