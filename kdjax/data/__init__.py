@@ -3,13 +3,14 @@
 from kdjax.data.domains import load_domain
 from kdjax.data.jsonl import load_new_sessions
 from kdjax.data.leaks import prove_sources
-from kdjax.data.sessions import CategoryPath, Domain, Session, leaf_category, reorder
+from kdjax.data.sessions import CategoryPath, Domain, Session, category_names, leaf_category, reorder
 from kdjax.data.summary import describe
 
 __all__ = [
     "CategoryPath",
     "Domain",
     "Session",
+    "category_names",
     "describe",
     "leaf_category",
     "load_domain",

@@ -63,3 +63,8 @@ def leaf_category(paths: tuple[CategoryPath, ...]) -> str | None:
     """The leaf of the longest category path (the first of equals), the level the paper's patterns use; None without a category."""
     longest = max(paths, key=len, default=())
     return longest[-1] if longest else None
+
+
+def category_names(paths: tuple[CategoryPath, ...]) -> tuple[str, ...]:
+    """The distinct names on all paths, in their order, without the first of each path that has more than one."""
+    return tuple(dict.fromkeys(name for path in paths for name in path[1:] or path))

@@ -13,7 +13,7 @@ from kdjax.training import MicroBatch, ProductRows, lay_out, plan_groups, produc
 
 
 class StateReader:
-    """Reads each product's state behind the student's first `layers` layers. Compiled programs are kept, so one serves all epochs.
+    """Reads each product's states behind the student's first `layers` layers, one per field. Compiled programs are kept, so one serves all epochs.
 
     `micro_batch_tokens`: about as many are read at a time on each device.
     """
@@ -22,14 +22,14 @@ class StateReader:
         self._student, self._tokens, self._devices = student, micro_batch_tokens, jax.local_device_count()
         graph = student.graph
 
-        def read(adapter, base, prefix, rows: ProductRows) -> Float[jax.Array, "batch most hidden"]:
+        def read(adapter, base, prefix, rows: ProductRows) -> Float[jax.Array, "batch most fields hidden"]:
             return product_states(nnx.merge(graph, adapter, base), prefix, rows, layers)
 
         self._read = jax.pmap(read, in_axes=(None, None, None, 0))
 
     def __call__(
         self, adapter: dict, prompts: Sequence[Example], on_batch: Callable[[int], None] = lambda prompts: None
-    ) -> list[Float[np.ndarray, "products hidden"]]:
+    ) -> list[Float[np.ndarray, "products fields hidden"]]:
         """The states of each prompt's products, by the student's base with `adapter`; `on_batch` hears how many prompts were read more."""
         found: list[np.ndarray] = [np.zeros(0)] * len(prompts)
         groups = plan_groups(prompts, self._tokens, kind=ProductRows)
@@ -44,6 +44,6 @@ class StateReader:
 def _of_member(batch: MicroBatch, member: int) -> tuple[int, int, slice]:
     """Device, row and products of a prompt."""
     rows = batch.rows
-    device, row, places = np.nonzero((rows.ids == member) & (rows.products >= 0))
-    numbers = rows.products[device[0], row[0], places]
+    device, row, places = np.nonzero((rows.ids == member) & (rows.parts >= 0))
+    numbers = rows.parts[device[0], row[0], places] // rows.fields
     return int(device[0]), int(row[0]), slice(int(numbers[0]), int(numbers[-1]) + 1)

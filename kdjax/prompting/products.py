@@ -5,18 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
 
-from kdjax.data import Session, leaf_category
+from kdjax.data import Session, category_names, leaf_category
 from kdjax.errors import InputError
 from kdjax.sources import Tokenizer
 
-FIELDS = ("title", "category")
+FIELDS = ("title", "category", "categories")
+Span = tuple[int, int]  # of tokens: first, end
 
 
 @dataclass(frozen=True)
 class ProductForm:
-    """What a product's line holds: its title, and with "category" in `fields` its leaf category in brackets.
+    """What a product's line holds: its title, and in brackets behind it what else `fields` name, in their order.
 
-    `title_words` is the most words of a title; 0: all.
+    "category" is the leaf category, "categories" are the names on all its category paths but for the first of each, which
+    only names the department. `title_words` is the most words of a title; 0: all.
     """
 
     fields: tuple[str, ...] = ("title",)
@@ -28,17 +30,22 @@ PLAIN = ProductForm()
 
 def product_list(session: Session, form: ProductForm = PLAIN) -> str:
     """One numbered product per line, `1. Title`; the numbers are the ones that an answer uses."""
-    return "\n".join(number + text for number, text in _lines(session, form))
+    return "\n".join("".join(line) for line in _lines(session, form))
 
 
-def _lines(session: Session, form: ProductForm) -> Iterator[tuple[str, str]]:
-    """The number and the text of each line, without its end; a title may have line breaks of its own."""
+def _lines(session: Session, form: ProductForm) -> Iterator[tuple[str, ...]]:
+    """The number of each line and its fields' texts, "" where there is nothing to tell; a title may have line breaks of its own."""
     for number, (title, paths) in enumerate(zip(session.titles, session.categories, strict=True), start=1):
         title = unescape(title)  # titles from web pages are full of &amp; and &quot;, which cost tokens
         if form.title_words:
             title = " ".join(title.split()[: form.title_words])
-        category = leaf_category(paths) if "category" in form.fields else None
-        yield f"{number}. ", title + (f" ({unescape(category)})" if category else "")
+        told = {"title": title, "category": _bracketed(leaf_category(paths) or "")}
+        told["categories"] = _bracketed(", ".join(category_names(paths)))
+        yield f"{number}. ", *(told[field] for field in form.fields)
+
+
+def _bracketed(text: str) -> str:
+    return f" ({unescape(text)})" if text else ""
 
 
 def product_spans(
@@ -47,10 +54,11 @@ def product_spans(
     offsets: Sequence[tuple[int, int]],
     session: Session,
     form: ProductForm = PLAIN,
-) -> tuple[tuple[int, int], ...]:
-    """The tokens of each product's text in a prompt with the session's product list: (first, end), one token at least.
+) -> tuple[tuple[Span, ...], ...]:
+    """The tokens of each product's fields in a prompt with the session's product list.
 
-    `offsets` are where in the prompt each of its tokens begins and ends.
+    A title has one token at least, another field none where there is nothing to tell. `offsets` are where in the prompt each
+    of its tokens begins and ends; a token of two fields counts as the first's.
 
     Raises:
         InputError: the list does not stand in the prompt as it was given.
@@ -64,10 +72,15 @@ def product_spans(
     end_of_all = at + len(text)
     begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
     spans = []
-    for number, line in _lines(session, form):
-        begin = at + len(number)
-        at = begin + len(tokenizer.escape(line))
-        first = min(bisect_right(ends, begin), bisect_left(begins, end_of_all) - 1)
-        spans.append((first, max(bisect_left(begins, min(at, end_of_all)), first + 1)))
+    for number, title, *others in _lines(session, form):
+        at += len(number)
+        first = min(bisect_right(ends, at), bisect_left(begins, end_of_all) - 1)
+        at += len(tokenizer.escape(title))
+        parts = [(first, max(bisect_left(begins, min(at, end_of_all)), first + 1))]
+        for text in others:
+            at += len(tokenizer.escape(text))
+            done = parts[-1][1]
+            parts.append((done, max(bisect_left(begins, min(at, end_of_all)), done)))
+        spans.append(tuple(parts))
         at += len("\n")
     return tuple(spans)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from kdjax.data import Session
 from kdjax.errors import InputError
 from kdjax.prompting.answers import ANSWER_MARKER, answer_text
-from kdjax.prompting.products import PLAIN, ProductForm, product_list, product_spans
+from kdjax.prompting.products import PLAIN, ProductForm, Span, product_list, product_spans
 from kdjax.sources import Tokenizer
 
 INSTRUCTION = (
@@ -20,8 +20,8 @@ class Example:
     """One prompt and, for training, its completion, as the student reads them.
 
     `prompt` and `completion` are the exact texts, `prompt_ids` and `completion_ids` their tokens; a completion ends with
-    the end-of-turn token, which is part of the ids and of the text. `products` are the
-    (first, end) of each product's tokens in the prompt, and `bundles` the true bundles, which the prompt does not tell.
+    the end-of-turn token, which is part of the ids and of the text. `products` are the (first, end) of the tokens of each
+    product's fields in the prompt, and `bundles` the true bundles, which the prompt does not tell.
     """
 
     domain: str
@@ -30,7 +30,7 @@ class Example:
     prompt_ids: tuple[int, ...]
     completion: str = ""
     completion_ids: tuple[int, ...] = ()
-    products: tuple[tuple[int, int], ...] = ()
+    products: tuple[tuple[Span, ...], ...] = ()
     bundles: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:

@@ -66,7 +66,9 @@ class Judged:
         return judged
 
 
-def judge(head: PairHead, states: Float[np.ndarray, "products hidden"]) -> Float[np.ndarray, "products products"]:
+def judge(
+    head: PairHead, states: Float[np.ndarray, "products fields hidden"]
+) -> Float[np.ndarray, "products products"]:
     """The log-odds of all pairs of a session's products, symmetric; 0 on the diagonal."""
     log_odds = np.zeros((len(states), len(states)))
     first, second = np.triu_indices(len(states), k=1)

@@ -55,7 +55,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         asking.check_layers(config, check_student(config.student.source, dtype=config.student.dtype))
     shape = check_student(config.student.source, **student_settings(config))
     if config.student.answer == "pairs" and config.student.adapter:
-        load_adapter_head(Path(config.student.adapter), shape.hidden_size, config.student.pair_layers)
+        fields = len(config.prompting.fields)
+        load_adapter_head(Path(config.student.adapter), fields, shape.hidden_size, config.student.pair_layers)
     said: list[str] = []
 
     def count_tokens(text: str) -> int:
@@ -150,7 +151,8 @@ class Cell:
         if wanted.answer == "text":
             return student.adapter
         if wanted.adapter:
-            head = load_adapter_head(Path(wanted.adapter), student.config.hidden_size, wanted.pair_layers)
+            shape = len(self.config.prompting.fields), student.config.hidden_size
+            head = load_adapter_head(Path(wanted.adapter), *shape, wanted.pair_layers)
             return {"adapter": student.adapter, "head": head}
         return self._with_head(student, examples, wanted.pair_layers)
 
@@ -161,7 +163,8 @@ class Cell:
                 read = StateReader(student, layers, self.config.train.micro_batch_tokens)
                 states = read(student.adapter, examples, progress.update)
                 save_pair_head(self.folder, fit_pair_head(states, [*map(pair_labels, examples)]))
-        return {"adapter": student.adapter, "head": load_pair_head(self.folder, student.config.hidden_size)}
+        shape = len(self.config.prompting.fields), student.config.hidden_size
+        return {"adapter": student.adapter, "head": load_pair_head(self.folder, *shape)}
 
     def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
         """The prediction rows of a pair head on the untrained student, who writes nothing."""

@@ -107,13 +107,13 @@ def export_adapter(
     write_text(folder / "README.md", text)
 
 
-def load_adapter_head(adapter: Path, hidden: int, layers: int) -> PairHead:
-    """The pair head of an adapter on disk, which must judge the states behind so many layers.
+def load_adapter_head(adapter: Path, fields: int, hidden: int, layers: int) -> PairHead:
+    """The pair head of an adapter on disk, which must judge products of so many fields by the states behind so many layers.
 
     Raises:
         InputError: there is none, or it was trained on other states.
     """
-    head = load_pair_head(adapter, hidden)
+    head = load_pair_head(adapter, fields, hidden)
     found = trained_with(adapter)["pair_layers"]
     if found != layers:
         raise InputError(

@@ -68,7 +68,9 @@ def generate(config: ConfigDict, workdir: str) -> None:
     check_answers(config, tokenizer, form, sessions)
     head = None
     if config.student.answer == "pairs":
-        head = load_adapter_head(Path(config.student.adapter), shape.hidden_size, config.student.pair_layers)
+        head = load_adapter_head(
+            Path(config.student.adapter), len(trained["products"].fields), shape.hidden_size, config.student.pair_layers
+        )
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
     student = load_student(config.student.source, **settings)

@@ -230,7 +230,7 @@ def preview(student: Student, batch: MicroBatch) -> str:
     rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[0], batch.rows)
     mine = rows.ids == rows.ids[0]
     if isinstance(rows, PairRows):
-        return _preview_pairs(student, batch.prefix, rows.tokens[mine], rows.products[mine], rows)
+        return _preview_pairs(student, batch.prefix, rows.tokens[mine], rows.parts[mine] // rows.fields, rows)
     targets = (rows.weights > 0) & mine[rows.positions]
     read = np.concatenate([batch.prefix, rows.tokens[: rows.positions[targets].min() + 1]])
     return f"{_decode(student, read)}⟦{_decode(student, rows.labels[targets])}⟧"

@@ -103,12 +103,13 @@ def product_states(
     layers: int,
     masks: Dropout | None = None,
     remat: str = "none",
-) -> Float[Array, "batch most hidden"]:
-    """Each product's state: the mean over its tokens of the hidden states behind so many layers, float32."""
+) -> Float[Array, "batch most fields hidden"]:
+    """Each product's states: of each field the mean over its tokens of the hidden states behind so many layers, float32; 0 of an empty one."""
     hidden = decoder.hidden(layers, rows.tokens, prefix, masks, remat, rows.starts, rows.longest)
-    belongs = (rows.products[:, None, :] == jnp.arange(rows.most)[:, None]).astype(hidden.dtype)
+    belongs = (rows.parts[:, None, :] == jnp.arange(rows.most * rows.fields)[:, None]).astype(hidden.dtype)
     sums = jnp.einsum("bpl,blh->bph", belongs, hidden, preferred_element_type=jnp.float32)
-    return sums / jnp.maximum(belongs.sum(axis=-1, dtype=jnp.float32), 1.0)[..., None]
+    means = sums / jnp.maximum(belongs.sum(axis=-1, dtype=jnp.float32), 1.0)[..., None]
+    return means.reshape(len(means), rows.most, rows.fields, -1)
 
 
 def _masks(dropout: tuple[float, PRNGKeyArray] | None, rows: Rows | ProductRows, prefix) -> Dropout | None:

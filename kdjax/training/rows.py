@@ -5,7 +5,7 @@ Each kind of rows says which of an example's tokens it feeds, how much it asks o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations
 
 import jax
 import numpy as np
@@ -106,26 +106,27 @@ class Rows:
 class ProductRows:
     """Prompts up to their last product, of which the products are read.
 
-    `products` says for each token which of the row's products, counted over all its prompts, it belongs to; -1: to none. A
-    row has at most `most` products. The rest is as in `Rows`.
+    `parts` says for each token to which part of the row it belongs, -1 to none: part p · fields + f is field f of product p,
+    counted over all the row's prompts. A row has at most `most` products. The rest is as in `Rows`.
     """
 
     tokens: Int[np.ndarray, "*devices batch length"]
     starts: Int[np.ndarray, "*devices batch length"]
     ids: Int[np.ndarray, "*devices batch length"]
-    products: Int[np.ndarray, "*devices batch length"]
+    parts: Int[np.ndarray, "*devices batch length"]
     longest: int = field(metadata=STATIC)
+    fields: int = field(metadata=STATIC)
     most: int = field(metadata=STATIC)
 
     @staticmethod
     def fed(example: Example, prefix: int) -> tuple[int, ...]:
         """The tokens behind the prefix, up to the last product's end."""
-        return example.prompt_ids[prefix : example.products[-1][1]]
+        return example.prompt_ids[prefix : example.products[-1][-1][1]]
 
     @staticmethod
     def size(example: Example) -> int:
         """All its tokens up to the last product's end."""
-        return example.products[-1][1]
+        return example.products[-1][-1][1]
 
     @staticmethod
     def counts(example: Example) -> tuple[int, ...]:
@@ -136,8 +137,8 @@ class ProductRows:
     def filled(cls, packing: Packing) -> "ProductRows":
         """The rows of a packing."""
         arrays, held = packing.fill(cls)
-        products, _ = number_products(packing, held)
-        return cls(**arrays, products=products, longest=packing.longest, most=packing.budgets[0])
+        arrays["parts"], fields, _ = number_parts(packing, held)
+        return cls(**arrays, longest=packing.longest, fields=fields, most=packing.budgets[0])
 
 
 @jax.tree_util.register_dataclass
@@ -164,7 +165,7 @@ class PairRows(ProductRows):
     def filled(cls, packing: Packing) -> "PairRows":
         """The rows of a packing."""
         arrays, held = packing.fill(cls)
-        products, numbers = number_products(packing, held)
+        arrays["parts"], fields, numbers = number_parts(packing, held)
         shape = (packing.shape[0], packing.budgets[1])
         first, second = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         labels, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -176,18 +177,19 @@ class PairRows(ProductRows):
             labels[row, there], weights[row, there] = pair_labels(example), 1.0
             room[row] = there.stop
         pairs = {"first": first, "second": second, "labels": labels, "weights": weights}
-        return cls(**arrays, products=products, longest=packing.longest, most=packing.budgets[0], **pairs)
+        return cls(**arrays, longest=packing.longest, fields=fields, most=packing.budgets[0], **pairs)
 
 
-def number_products(packing: Packing, held: Sequence[tuple[int, int, Example]]) -> tuple[np.ndarray, list[int]]:
-    """`products` of rows, and of each example held the number of its first product."""
-    products, room, numbers = np.full(packing.shape, -1, np.int32), [0] * packing.shape[0], []
+def number_parts(packing: Packing, held: Sequence[tuple[int, int, Example]]) -> tuple[np.ndarray, int, list[int]]:
+    """`parts` and `fields` of rows, and of each example held the number of its first product."""
+    parts, room, numbers = np.full(packing.shape, -1, np.int32), [0] * packing.shape[0], []
+    fields = len(packing.examples[0].products[0])
     for row, at, example in held:
         numbers.append(room[row])
-        for number, (begin, end) in enumerate(example.products, start=room[row]):
-            products[row, at + begin - packing.prefix : at + end - packing.prefix] = number
+        for number, (begin, end) in enumerate(chain(*example.products), start=room[row] * fields):
+            parts[row, at + begin - packing.prefix : at + end - packing.prefix] = number
         room[row] += len(example.products)
-    return products, numbers
+    return parts, fields, numbers
 
 
 def pair_labels(example: Example) -> Float[np.ndarray, " pairs"]:

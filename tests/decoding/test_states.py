@@ -1,28 +1,35 @@
 """Products' states, read from many prompts at once, are those of each prompt by itself."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.data import load_domain
 from kdjax.decoding import StateReader
-from kdjax.prompting import prompt_example
+from kdjax.prompting import ProductForm, prompt_example
 from kdjax.student import LoraConfig, load_student
 
 
 @pytest.mark.parametrize("tokens", [300, 4000])  # one prompt in a batch, and many
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_state_is_the_mean_over_the_products_tokens(tokens, layers):
+def test_a_state_is_the_mean_over_the_fields_tokens(tokens, layers):
     student = load_student("tiny-random", lora=LoraConfig(r=2, lora_alpha=4, target_modules="q_proj"))
     sessions = load_domain("demo", "", "demo").splits["test"][::5]
-    prompts = [prompt_example(student.tokenizer, "demo", session, "Rules: …") for session in sessions]
+    sessions[0] = replace(sessions[0], categories=((),) * len(sessions[0]))  # nothing to tell but titles
+    form = ProductForm(("title", "category"))
+    prompts = [prompt_example(student.tokenizer, "demo", session, "Rules: …", form) for session in sessions]
     heard = []
     found = StateReader(student, layers, tokens)(student.adapter, prompts, heard.append)
     assert sum(heard) == len(prompts) == len(found)
     decoder = student.merge(student.adapter, student.base)
     for prompt, states in zip(prompts, found, strict=True):
         hidden = np.asarray(decoder.hidden(layers, jnp.asarray([prompt.prompt_ids]))[0])
-        expected = [hidden[first:end].mean(axis=0) for first, end in prompt.products]
+        expected = [
+            [hidden[first:end].mean(axis=0) if end > first else np.zeros(hidden.shape[1]) for first, end in fields]
+            for fields in prompt.products
+        ]
         np.testing.assert_allclose(states, expected, rtol=1e-3, atol=1e-5)
 
 

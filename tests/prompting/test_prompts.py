@@ -40,7 +40,8 @@ def test_the_form_of_products_is_that_of_the_prompt_and_of_its_spans(tokenizer, 
     titled = replace(session, categories=((("Cables",),), (), (), ()))
     example = training_example(tokenizer, "d", titled, form=form)
     assert product_list(titled, form) in example.prompt and "2 m" not in example.prompt
-    assert tokenizer.decode(example.prompt_ids[slice(*example.products[0])]).strip() == "HDMI (Cables)"
+    told = [tokenizer.decode(example.prompt_ids[first:end]) for first, end in example.products[0]]
+    assert "".join(told).strip() == "HDMI (Cables)"
 
 
 def test_messages_share_all_but_the_products(session):

@@ -13,14 +13,14 @@ from kdjax.student.pair_head import PAIR_HEAD
 
 @pytest.fixture(scope="module")
 def kinds():
-    """Sessions of products of three kinds in 12 numbers, with noise: the same kind belongs together."""
+    """Sessions of products of three kinds, in two fields of 12 numbers with noise: the same kind belongs together."""
     rng = np.random.default_rng(0)
-    middles = rng.normal(size=(3, 12))
+    middles = rng.normal(size=(3, 2, 12))
     states, together = [], []
     for size in rng.integers(2, 8, 60):
         kind = rng.integers(0, 3, size)
         first, second = np.triu_indices(size, k=1)
-        states.append((middles[kind] + 0.1 * rng.normal(size=(size, 12))).astype(np.float32))
+        states.append((middles[kind] + 0.1 * rng.normal(size=(size, 2, 12))).astype(np.float32))
         together.append((kind[first] == kind[second]).astype(float))
     return states, together
 
@@ -41,13 +41,17 @@ def test_a_fitted_head_is_scikit_learns_regression_on_its_features(kinds):
     from sklearn.preprocessing import StandardScaler
 
     states, together = kinds
-    components = PCA(12, whiten=True).fit(np.concatenate(states))
+    products = np.concatenate(states)
+    components = [PCA(12, whiten=True).fit(products[:, field]) for field in range(2)]
 
     def features(one):
-        z = components.transform(one)
-        a, b = (z[places] for places in np.triu_indices(len(z), k=1))
-        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-        return np.column_stack([np.abs(a - b), a * b, cosine])
+        told = []
+        for field in range(2):
+            z = components[field].transform(one[:, field])
+            a, b = (z[places] for places in np.triu_indices(len(z), k=1))
+            cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+            told += [np.abs(a - b), a * b, cosine]
+        return np.column_stack(told)
 
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=1000))
     expected.fit(np.concatenate([*map(features, states)]), np.concatenate(together))
@@ -74,11 +78,21 @@ def test_equal_states_have_a_finite_gradient(kinds):
 
 def test_fewer_products_than_numbers_do_not_blow_up(kinds):
     states, together = kinds
-    few = [np.pad(one, ((0, 0), (0, 40))) for one in states[:3]]
+    few = [np.pad(one, ((0, 0), (0, 0), (0, 40))) for one in states[:3]]
     head = fit_pair_head(few, together[:3])
-    assert head["projection"].shape[0] == 52 and head["projection"].shape[1] < sum(map(len, few))
+    assert head["projection"].shape == (2, 52, 32)
+    assert head["projection"].any(axis=1).sum() < 2 * sum(map(len, few)) < 64
     logits = [pair_logits(head, one, *np.triu_indices(len(one), k=1)) for one in few]
     assert np.abs(np.concatenate(logits)).max() < 10
+
+
+def test_a_field_that_no_product_has_says_nothing(kinds):
+    states, together = kinds
+    empty = [np.concatenate([one[:, :1], np.zeros_like(one[:, 1:])], axis=1) for one in states]
+    head = fit_pair_head(empty, together)
+    assert not head["projection"][1].any() and not head["cosine"][1].any() and not head["product"][1].any()
+    first, second = np.triu_indices(len(states[0]), k=1)
+    assert ((np.asarray(pair_logits(head, empty[0], first, second)) > 0) == together[0]).all()
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
@@ -92,19 +106,19 @@ def test_where_pairs_are_of_one_kind_each_pair_is(kinds, label):
 def test_a_file_keeps_a_head_bit_for_bit(kinds, tmp_path):
     head = fit_pair_head(*kinds)
     save_pair_head(tmp_path, head)
-    again = load_pair_head(tmp_path, hidden=12)
+    again = load_pair_head(tmp_path, fields=2, hidden=12)
     assert again.keys() == head.keys() and all(np.array_equal(again[name], head[name]) for name in head)
 
 
 def test_a_file_that_is_no_head_of_this_student_is_refused(kinds, tmp_path):
     with pytest.raises(InputError, match="not readable as a pair head"):
-        load_pair_head(tmp_path, 12)
+        load_pair_head(tmp_path, 2, 12)
     (tmp_path / PAIR_HEAD).write_bytes(b"torn")
     with pytest.raises(InputError, match="not readable as a pair head"):
-        load_pair_head(tmp_path, 12)
+        load_pair_head(tmp_path, 2, 12)
     save_pair_head(tmp_path, fit_pair_head(*kinds))
-    with pytest.raises(InputError, match=r"'center': \(12,\).*'center': \(576,\)"):
-        load_pair_head(tmp_path, 576)
+    with pytest.raises(InputError, match=r"'center': \(2, 12\).*'center': \(2, 576\)"):
+        load_pair_head(tmp_path, 2, 576)
     save_file({"bias": np.zeros(1)}, tmp_path / PAIR_HEAD)
     with pytest.raises(InputError, match="a pair head of this student has"):
-        load_pair_head(tmp_path, 12)
+        load_pair_head(tmp_path, 2, 12)

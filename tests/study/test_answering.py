@@ -39,7 +39,7 @@ def test_a_telling_shows_the_products_in_its_order(student, sessions):
     assert asked.prompts == asked.tellings[0].prompts and len(asked.tellings) == 3
     for telling in asked.tellings:
         for session, places, prompt in zip(sessions, telling.orders, telling.prompts, strict=True):
-            titles = [student.tokenizer.decode(prompt.prompt_ids[slice(*span)]).strip() for span in prompt.products]
+            titles = [student.tokenizer.decode(prompt.prompt_ids[slice(*span)]).strip() for [span] in prompt.products]
             assert titles == [session.titles[place] for place in places]
 
 
@@ -49,12 +49,12 @@ def test_products_are_found_again_whatever_order_they_are_told_in(student, sessi
 
     def read(adapter, prompts, on_batch):
         for prompt in prompts:
-            titles = [student.tokenizer.decode(prompt.prompt_ids[slice(*span)]) for span in prompt.products]
+            titles = [student.tokenizer.decode(prompt.prompt_ids[slice(*span)]) for [span] in prompt.products]
             on_batch(1)
-            yield np.array([[numbers.setdefault(title.split()[-1], len(numbers))] for title in titles], np.float32)
+            yield np.array([[[numbers.setdefault(title.split()[-1], len(numbers))]] for title in titles], np.float32)
 
-    head = {"center": np.zeros(1), "projection": np.ones((1, 1)), "product": np.zeros(1), "cosine": np.zeros(())}
-    head |= {"difference": np.full(1, -60.0), "bias": np.full((), 30.0)}
+    head = {"center": np.zeros((1, 1)), "projection": np.ones((1, 1, 1)), "product": np.zeros((1, 1))}
+    head |= {"difference": np.full((1, 1), -60.0), "cosine": np.zeros(1), "bias": np.full((), 30.0)}
     heard, asked = [], asked_of(student, sessions, 4)
     answers = Judged(read)({"adapter": {}, "head": head}, asked, heard.append)
     assert sum(heard) == 4 * len(sessions)
@@ -72,8 +72,8 @@ def test_products_are_found_again_whatever_order_they_are_told_in(student, sessi
 
 def test_judgements_are_symmetric_and_those_of_the_head():
     rng = np.random.default_rng(0)
-    states = rng.normal(size=(5, 6)).astype(np.float32)
-    head = fit_pair_head([rng.normal(size=(4, 6)) for _ in range(9)], [rng.integers(0, 2, 6) for _ in range(9)])
+    states = rng.normal(size=(5, 2, 6)).astype(np.float32)
+    head = fit_pair_head([rng.normal(size=(4, 2, 6)) for _ in range(9)], [rng.integers(0, 2, 6) for _ in range(9)])
     judged = judge(head, states)
     np.testing.assert_array_equal(judged, judged.T)
     assert not judged.diagonal().any()

@@ -1,6 +1,7 @@
 """Training for pairs of products: the same whatever the layout, and exact against whole rows."""
 
 from dataclasses import replace
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from training_helpers import PAD, SETTINGS, assert_same
 
 from kdjax.data import load_domain
-from kdjax.prompting import training_example
+from kdjax.prompting import ProductForm, training_example
 from kdjax.student import fit_pair_head, pair_logits
 from kdjax.training import PairRows, Trainer, Training, lay_out, pair_labels, pairs, plan_groups, preview
 
@@ -20,14 +21,15 @@ LAYERS = 1
 @pytest.fixture(scope="module")
 def examples(student):
     sessions = load_domain("demo", "", "demo").splits["train"][:6]
-    told = [training_example(student.tokenizer, "a", session, "Rules: …") for session in sessions[:4]]
-    return told + [training_example(student.tokenizer, "b", session) for session in sessions[4:]]
+    form = ProductForm(("title", "categories"))
+    told = [training_example(student.tokenizer, "a", session, "Rules: …", form=form) for session in sessions[:4]]
+    return told + [training_example(student.tokenizer, "b", session, form=form) for session in sessions[4:]]
 
 
 @pytest.fixture(scope="module")
 def trained(student, examples):
     rng = np.random.default_rng(0)
-    states = [rng.normal(size=(len(e.products), student.config.hidden_size)) for e in examples]
+    states = [rng.normal(size=(len(e.products), 2, student.config.hidden_size)) for e in examples]
     return {"adapter": student.adapter, "head": fit_pair_head(states, [*map(pair_labels, examples)])}
 
 
@@ -45,14 +47,16 @@ def descent(student, trained):
 
 @pytest.fixture(scope="module")
 def expected(student, trained, examples):
-    """By the definition: each prompt whole and by itself, means over its products' tokens, log of the sigmoid."""
+    """By the definition: each prompt whole and by itself, means over the tokens of its products' fields, log of the sigmoid."""
 
     def loss(trained):
         total = count = 0.0
         for example in examples:
             decoder = student.merge(trained["adapter"], student.base)
             hidden = decoder.hidden(LAYERS, jnp.asarray([example.prompt_ids]))[0]
-            states = jnp.stack([hidden[first:end].mean(axis=0) for first, end in example.products])
+            states = jnp.stack(
+                [jnp.stack([hidden[first:end].mean(axis=0) for first, end in fields]) for fields in example.products]
+            )
             logits = pair_logits(trained["head"], states, *np.triu_indices(len(states), k=1))
             labels = pair_labels(example)
             total -= jnp.sum(labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits))
@@ -79,16 +83,18 @@ def test_layers_behind_the_head_get_no_gradient(examples, descent):
         assert leaf[:LAYERS].any() and not leaf[LAYERS:].any()
 
 
-def test_rows_hold_each_pair_once_and_each_products_own_tokens(examples):
+def test_rows_hold_each_pair_once_and_each_fields_own_tokens(examples):
     groups = plan_groups(examples, 700, kind=PairRows)
     for batch in lay_out(examples, groups, 2, PAD):
         rows = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch.rows)
-        numbers = {}  # (row, product's number) → its tokens
-        for row, product in zip(*np.nonzero(rows.products >= 0), strict=True):
-            numbers.setdefault((int(row), int(rows.products[row, product])), []).append(int(rows.tokens[row, product]))
+        numbers = {}  # (row, part's number) → its tokens
+        for row, part in zip(*np.nonzero(rows.parts >= 0), strict=True):
+            numbers.setdefault((int(row), int(rows.parts[row, part])), []).append(int(rows.tokens[row, part]))
         own = sorted(numbers.values())
         assert own == sorted(
-            list(examples[i].prompt_ids[first:end]) for i in batch.members for first, end in examples[i].products
+            list(examples[i].prompt_ids[first:end])
+            for i in batch.members
+            for first, end in chain(*examples[i].products)
         )
         asked = rows.weights > 0
         assert asked.sum() == sum(len(pair_labels(examples[i])) for i in batch.members)
@@ -126,5 +132,5 @@ def test_the_preview_shows_what_belongs_together(student, examples):
     shown, text = examples[batch.members[0]], preview(student, batch)
     for number in range(len(shown.products)):
         mates = {i + 1 for bundle in shown.bundles if number in bundle for i in bundle if i != number}
-        line = student.tokenizer.decode(shown.prompt_ids[slice(*shown.products[number])])
+        line = student.tokenizer.decode(shown.prompt_ids[shown.products[number][0][0] : shown.products[number][-1][1]])
         assert f"{line}⟦{', '.join(map(str, sorted(mates)))}⟧" in text
