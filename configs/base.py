@@ -45,13 +45,14 @@ def base(name: str) -> ConfigDict:
         prompting=create(
             fields=(
                 "title",
-            ),  # of each product's line: "title", or "title" and "category" (its leaf category, in brackets)
-            title_words=0,  # most words of a title; 0: all
+                "categories",
+            ),  # of each line: "title", and "categories" (all names on its category paths) or "category" (the leaf)
+            title_words=8,  # most words of a title; 0: all
         ),
         student=create(
             source=DEFAULT_MODEL,
-            answer="text",  # "text": it writes the bundles; "pairs": a head on its hidden states judges which products belong together
-            pair_layers=9,  # the states behind so many layers are judged, by "pairs" and by the frozen student of every table
+            answer="pairs",  # "pairs": a head on its hidden states judges which products belong together; "text": it writes the bundles
+            pair_layers=6,  # the states behind so many layers are judged, by "pairs" and by the frozen student of every table
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
             quantization=placeholder(str),  # of the frozen base: "int8" or "nf4" (QLoRA); left empty: none
             dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
@@ -70,7 +71,7 @@ def base(name: str) -> ConfigDict:
         ),
         train=create(
             epochs=2,
-            shuffle_products=False,  # each epoch tells a session's products in another order, since their places mean nothing
+            shuffle_products=True,  # each epoch tells a session's products in another order, since their places mean nothing
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
             micro_batch_tokens=4800,  # about as many as one device computes at a time: memory and speed, not results
@@ -83,7 +84,7 @@ def base(name: str) -> ConfigDict:
             checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
         ),
         eval=create(
-            orders=1,  # in how many orders the products are told where student.answer is "pairs"; the judgements are averaged
+            orders=4,  # in how many orders the products are told where student.answer is "pairs"; the judgements are averaged
             constraint="none",  # of written answers. "none": free text, failures counted (the paper's); "json": a list of lists; "items": always valid
             max_sessions=0,  # per split and domain, evenly spaced; 0: all
             max_new_tokens=64,  # most tokens of an answer
@@ -114,4 +115,5 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.lora.r = 4
     config.train.update(max_steps=4, batch_size=8)
     config.eval.update(max_sessions=8, batch_size=8, buckets=1, max_new_tokens=48, constraint="items")
+    config.eval.orders = min(2, config.eval.orders)
     return config

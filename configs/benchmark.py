@@ -13,11 +13,13 @@ Each side runs in a process of its own, and they take turns, so that the machine
 from ml_collections.config_dict import create
 
 from configs.base import base, variant
+from configs.sft_text import writes
 
 
 def get_config(arg: str = ""):
-    config = variant(base("benchmark"), arg)
+    config = variant(writes(base("benchmark")), arg)  # as the other side does
     config.job = "benchmark"
+    config.train.shuffle_products = False
     config.eval.max_new_tokens = 64
     config.benchmark = create(
         parts=("step", "job", "generation", "startup", "growth"),

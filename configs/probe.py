@@ -8,13 +8,13 @@ No training, no test sessions. `:smoke` runs in seconds.
 
 from ml_collections.config_dict import create
 
-from configs import sft_pairs
+from configs import sft_plain
 from configs.base import variant
 
 
 def get_config(arg: str = ""):
-    config = variant(sft_pairs.get_config(), arg)
-    config.name = config.name.replace("sft_pairs", "probe")
+    config = variant(sft_plain.get_config(), arg)
+    config.name = config.name.replace("sft_plain", "probe")
     config.job = "probe"
     config.eval.orders = 1
     config.probe = create(layers=(3, 6, 9, 12, 18, 24, 30))  # the states behind so many layers

@@ -19,5 +19,4 @@ from configs.base import base, variant
 def get_config(arg: str = ""):
     config = base("sft_rules")
     config.knowledge.formats = ("rules",)
-    config.knowledge.max_tokens = 40  # so that no prompt of the demo exceeds 160 tokens; real data deserves more
     return variant(config, arg)

@@ -7,10 +7,11 @@ sft_rules. `:smoke` runs in seconds.
 """
 
 from configs.base import base, variant
+from configs.sft_text import writes
 
 
 def get_config(arg: str = ""):
-    config = base("sft_thoughts")
+    config = writes(base("sft_thoughts"))  # a thought is written, and an answer after it
     config.knowledge.formats = ("thoughts",)
     config.eval.max_new_tokens = 160
     return variant(config, arg)

@@ -36,6 +36,6 @@ def launch(cache):
 def finished(launch, tmp_path_factory):
     """The workdir of a finished smoke run, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "smoke"
-    process = launch("sft_rules.py:smoke", f"--workdir={workdir}")
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}")
     assert process.returncode == 0, process.stderr[-3000:]
     return workdir, process.stdout

@@ -3,6 +3,7 @@
 import pytest
 
 from configs.base import base
+from configs.sft_text import writes
 from kdjax.data import load_domain
 from kdjax.knowledge import Card
 from kdjax.prompting import parse_answer
@@ -23,7 +24,7 @@ def domain():
 
 
 def told(tokenizer, domain, cards=(), **fields):
-    config = base("x")
+    config = writes(base("x"))
     config.train.update({"epochs": EPOCHS, "shuffle_products": True} | fields)
     return training_set(config, tokenizer, {"demo": domain}, {"demo": {"thoughts": list(cards)}})
 

@@ -44,7 +44,7 @@ def test_an_adapter_of_a_quantised_base_is_used_on_it(launch, shop, cache, monke
         "--config.lora.rank_pattern=(('q_proj',2),)",
         "--config.train.max_steps=2",
     ]
-    process = launch("sft_rules.py:smoke", f"--workdir={shop / 'run'}", "--config.student.quantization=nf4", *changed)
+    process = launch("sft_text.py:smoke", f"--workdir={shop / 'run'}", "--config.student.quantization=nf4", *changed)
     assert process.returncode == 0, process.stderr[-3000:]
     assert 'quantization="nf4"' in (adapter / "README.md").read_text()
     process = launch("generate.py:smoke", *flags(shop, adapter), "--config.student.quantization=int8")

@@ -22,7 +22,7 @@ def rows(path):
 def judging(launch, tmp_path_factory):
     """The workdir of a finished run of a student that judges pairs in two orders, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "pairs"
-    process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *JUDGING)
+    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *JUDGING)
     assert process.returncode == 0, process.stderr[-3000:]
     return workdir, process.stdout
 
@@ -73,22 +73,22 @@ def test_a_shop_gets_what_the_run_predicted(judging, launch, tmp_path):
 def test_a_judging_adapter_is_evaluated_again_as_it_is(judging, launch, tmp_path):
     workdir, _ = judging
     flags = [*JUDGING, "--config.train.max_steps=0", f"--config.student.adapter={workdir / 'adapter'}"]
-    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
     assert process.returncode == 0, process.stderr[-3000:]
     assert rows(tmp_path / "run" / "predictions.jsonl") == rows(workdir / "predictions.jsonl")
-    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
     assert process.returncode and "behind 1 layers" in process.stderr and not (tmp_path / "no").exists()
 
 
 def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_path):
     workdir, flags = tmp_path / "killed", [*JUDGING, "--config.train.checkpoint_every=1"]
-    process = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags, start=True)
+    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags, start=True)
     for line in process.stdout:
         if line.startswith("train step 1/4"):
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
-    continued = launch("sft_pairs.py:smoke", f"--workdir={workdir}", *flags)
+    continued = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
     for name in ("adapter_model.safetensors", "pair_head.safetensors"):
         whole, parts = (load_file(folder / "adapter" / name) for folder in (judging[0], workdir))
@@ -97,7 +97,7 @@ def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_p
 
 def test_four_devices_judge_as_one(judging, launch, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", *JUDGING)
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *JUDGING)
     assert process.returncode == 0, process.stderr[-3000:]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["devices"] == ["cpu cpu"] * 4
     for name in ("predictions_before.jsonl", "predictions.jsonl"):
@@ -111,6 +111,6 @@ def test_four_devices_judge_as_one(judging, launch, tmp_path, monkeypatch):
 
 
 def test_more_layers_than_there_are_is_named_by_its_field(launch, tmp_path):
-    process = launch("sft_pairs.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.student.pair_layers=3")
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.student.pair_layers=3")
     assert process.returncode and "student.pair_layers=3, but the student has only 2 layers" in process.stderr
     assert not (tmp_path / "run").exists()

@@ -70,7 +70,7 @@ def test_running_it_again_does_nothing_and_shows_the_table(finished, launch):
         for path in workdir.rglob("*")
         if path.is_file() and "tensorboard" not in path.parts
     }
-    again = launch("sft_rules.py:smoke", f"--workdir={workdir}")
+    again = launch("sft_text.py:smoke", f"--workdir={workdir}")
     assert again.returncode == 0 and "student, after fine-tuning" in again.stdout and "train step" not in again.stdout
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} <= {workdir / "log.jsonl"}
@@ -79,14 +79,14 @@ def test_running_it_again_does_nothing_and_shows_the_table(finished, launch):
 def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
     """Killed (SIGKILL) between two checkpoints, in the second of four steps."""
     workdir, flags = tmp_path / "killed", ["--config.train.checkpoint_every=1"]
-    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags, start=True)
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags, start=True)
     for line in process.stdout:
         if line.startswith("train step 1/4"):
             os.kill(process.pid, signal.SIGKILL)
             break
     process.wait()
     assert process.returncode == -signal.SIGKILL and not (workdir / "metrics.json").exists()
-    continued = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags)
+    continued = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["time"]["train"] > metrics["train"]["seconds"] + metrics["train"]["compile_seconds"]
@@ -100,7 +100,7 @@ def test_on_a_terminal_each_loop_ends_its_line(cache, tmp_path):
     ours, theirs = pty.openpty()
     flags = [f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=80"]
     process = subprocess.Popen(
-        [sys.executable, "launch.py", "--config=configs/sft_rules.py:smoke", *flags],
+        [sys.executable, "launch.py", "--config=configs/sft_text.py:smoke", *flags],
         cwd=ROOT,
         env=os.environ | {"KDJAX_CACHE": str(cache), "TERM": "xterm"},
         stdin=theirs,
@@ -121,7 +121,7 @@ def test_on_a_terminal_each_loop_ends_its_line(cache, tmp_path):
 
 def test_another_config_may_not_use_the_folder(finished, launch):
     workdir, _ = finished
-    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", "--config.seed=1")
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}", "--config.seed=1")
     assert process.returncode and "config.seed: 0 → 1" in process.stderr
 
 
@@ -202,14 +202,14 @@ def bad_data(tmp_path):
 )
 def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message):
     workdir = tmp_path / "run"
-    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags(tmp_path))
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags(tmp_path))
     assert process.returncode != 0 and message in process.stderr
     assert process.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in process.stderr
     assert not workdir.exists()
 
 
 @pytest.mark.parametrize(
-    "config, message", [("sft_rule.py", "No such file"), ("sft_rules.py:smok", "no version 'smok'")]
+    "config, message", [("sft_rule.py", "No such file"), ("sft_text.py:smok", "no version 'smok'")]
 )
 def test_a_config_that_is_not_there(launch, tmp_path, config, message):
     process = launch(config, f"--workdir={tmp_path / 'run'}")
@@ -227,21 +227,21 @@ def test_a_format_that_yields_nothing_is_told(launch, tmp_path):
 
 def test_a_run_killed_while_it_wrote_its_first_file_goes_on(launch, tmp_path):
     (tmp_path / ".config.json.4711.tmp").write_text("{")
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path}", "--config.train.max_steps=1")
+    process = launch("sft_text.py:smoke", f"--workdir={tmp_path}", "--config.train.max_steps=1")
     assert process.returncode == 0, process.stderr[-3000:]
 
 
 def test_the_folder_is_compared_before_a_model_is_looked_for(finished, launch, tmp_path):
-    process = launch("sft_rules.py:smoke", f"--workdir={finished[0]}", "--config.student.source=nobody/nothing")
+    process = launch("sft_text.py:smoke", f"--workdir={finished[0]}", "--config.student.source=nobody/nothing")
     assert process.returncode and "'tiny-random' → 'nobody/nothing'" in process.stderr
     (tmp_path / "file").touch()
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'file'}")
+    process = launch("sft_text.py:smoke", f"--workdir={tmp_path / 'file'}")
     assert process.returncode and "is a file" in process.stderr and "Traceback" not in process.stderr
 
 
 def test_a_folder_that_is_no_run_is_left_alone(launch, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path}")
+    process = launch("sft_text.py:smoke", f"--workdir={tmp_path}")
     assert process.returncode and "not a run" in process.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -268,7 +268,7 @@ def test_two_domains_are_trained_together_and_scored_apart(launch, tmp_path):
         "--config.data.domains=('books','tools')",
         "--config.train.max_steps=1",
     ]
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
+    process = launch("sft_text.py:smoke", f"--workdir={tmp_path / 'run'}", *flags)
     assert process.returncode == 0, process.stderr[-3000:]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["domains"].keys() == {"books", "tools"}
@@ -299,7 +299,7 @@ def write_domain(folder, word):
 
 
 def test_without_training_the_student_is_scored_as_it_is(launch, tmp_path):
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.train.max_steps=0")
+    process = launch("sft_text.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.train.max_steps=0")
     assert process.returncode == 0, process.stderr[-3000:]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["train"] == Counts().counts() and metrics["test"]["synthetic"]

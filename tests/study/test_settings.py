@@ -3,6 +3,7 @@
 import pytest
 
 from configs.base import base
+from configs.sft_text import writes
 from configs.sft_rules import get_config
 from kdjax.data import load_domain
 from kdjax.errors import InputError
@@ -47,7 +48,7 @@ def test_the_default_is_valid():
     ],
 )
 def test_a_wrong_value_names_its_field_and_what_is_valid(field, value, names):
-    config = base("x")
+    config = writes(base("x"))
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=names) as error:
         check(config)
