@@ -40,13 +40,23 @@ def base(name: str) -> ConfigDict:
             limit=10,  # most cards of a format in the prompt
             max_tokens=160,  # most tokens of the rules in the prompt, their heading and numbers included
             min_count=5,  # training bundles that a pattern must be in
+            thoughts_in="target",  # "target": written before the answer; "demonstrations": read below a demonstration's products
             keep="all",  # "all", or "validated": only cards that raise the untrained student's strict F1 on validation
+        ),
+        quantity=create(
+            ratio=1.0,  # share of the training sessions, per domain; samples are nested
+            strategy="random",  # which: "random", "length" (in proportion), "diversity" (k-center) or "difficulty" (for the untrained student)
+            applies_to=(
+                "knowledge",
+                "training",
+            ),  # what the others do not yield: knowledge and demonstrations, training examples
         ),
         prompting=create(
             fields=(
                 "title",
                 "categories",
             ),  # of each line: "title", and "categories" (all names on its category paths) or "category" (the leaf)
+            demonstrations=0,  # how many training sessions are shown with their bundles: the nearest ones by their titles
             title_words=8,  # most words of a title; 0: all
         ),
         student=create(

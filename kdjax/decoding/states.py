@@ -19,6 +19,7 @@ class StateReader:
     """
 
     def __init__(self, student: Student, layers: int, micro_batch_tokens: int):
+        self.layers = layers
         self._student, self._tokens, self._devices = student, micro_batch_tokens, jax.local_device_count()
         graph = student.graph
 

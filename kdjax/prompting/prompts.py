@@ -16,12 +16,21 @@ INSTRUCTION = (
 
 
 @dataclass(frozen=True)
+class Demonstration:
+    """A training session that is shown with its true bundles, and with what a teacher thought about it, if it did."""
+
+    session: Session
+    thought: str = ""
+
+
+@dataclass(frozen=True)
 class Example:
     """One prompt and, for training, its completion, as the student reads them.
 
     `prompt` and `completion` are the exact texts, `prompt_ids` and `completion_ids` their tokens; a completion ends with
     the end-of-turn token, which is part of the ids and of the text. `products` are the (first, end) of the tokens of each
-    product's fields in the prompt, and `bundles` the true bundles, which the prompt does not tell.
+    product's fields in the prompt, and `bundles` the true bundles, which the prompt does not tell. `demonstrations` are the ids
+    of the sessions that the prompt shows.
     """
 
     domain: str
@@ -32,25 +41,44 @@ class Example:
     completion_ids: tuple[int, ...] = ()
     products: tuple[tuple[Span, ...], ...] = ()
     bundles: tuple[tuple[int, ...], ...] = ()
+    demonstrations: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
-def messages(session: Session, knowledge: str = "", form: ProductForm = PLAIN) -> list[dict[str, str]]:
-    """The conversation that asks for a session's bundles. All sessions of a domain share its beginning, up to the products."""
-    system = INSTRUCTION + (f"\n{knowledge}" if knowledge else "")
-    return [{"role": "system", "content": system}, {"role": "user", "content": product_list(session, form)}]
+def messages(
+    session: Session, knowledge: str = "", form: ProductForm = PLAIN, demonstrations: Sequence[Demonstration] = ()
+) -> list[dict[str, str]]:
+    """The conversation that asks for a session's bundles, after a turn for each demonstration. All sessions of a domain share the instruction and the knowledge."""
+    turns = [{"role": "system", "content": INSTRUCTION + (f"\n{knowledge}" if knowledge else "")}]
+    for shown in demonstrations:
+        thought = f"\n{shown.thought}" if shown.thought else ""
+        turns.append({"role": "user", "content": product_list(shown.session, form) + thought})
+        turns.append({"role": "assistant", "content": answer_text(shown.session.bundles)})
+    return [*turns, {"role": "user", "content": product_list(session, form)}]
 
 
 def prompt_example(
-    tokenizer: Tokenizer, domain: str, session: Session, knowledge: str = "", form: ProductForm = PLAIN
+    tokenizer: Tokenizer,
+    domain: str,
+    session: Session,
+    knowledge: str = "",
+    form: ProductForm = PLAIN,
+    demonstrations: Sequence[Demonstration] = (),
 ) -> Example:
     """The prompt alone, for generation."""
-    prompt = tokenizer.render(messages(session, knowledge, form))
+    prompt = tokenizer.render(messages(session, knowledge, form, demonstrations))
     encoded = tokenizer.inner.encode(prompt, add_special_tokens=False)
-    spans = product_spans(tokenizer, prompt, encoded.offsets, session, form)
-    return Example(domain, session.id, prompt, tuple(encoded.ids), products=spans, bundles=session.bundles)
+    return Example(
+        domain,
+        session.id,
+        prompt,
+        tuple(encoded.ids),
+        products=product_spans(tokenizer, prompt, encoded.offsets, session, form),
+        bundles=session.bundles,
+        demonstrations=tuple(shown.session.id for shown in demonstrations),
+    )
 
 
 def training_example(
@@ -60,13 +88,14 @@ def training_example(
     knowledge: str = "",
     thought: str = "",
     form: ProductForm = PLAIN,
+    demonstrations: Sequence[Demonstration] = (),
 ) -> Example:
     """The prompt with its target: the true bundles, after the teacher's thought where one is given.
 
     Raises:
         InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off; names the session.
     """
-    asked = prompt_example(tokenizer, domain, session, knowledge, form)
+    asked = prompt_example(tokenizer, domain, session, knowledge, form, demonstrations)
     answer = answer_text(session.bundles)
     completion = (
         f"{tokenizer.escape(thought)}\n{ANSWER_MARKER} {answer}" if thought else answer

@@ -8,14 +8,13 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from kdjax.decoding import Completion, Constraint, Generator, StateReader, best_answer, likely_bundles
-from kdjax.prompting import answer_text
+from kdjax.prompting import Example, answer_text
 from kdjax.student import PairHead, Student, pair_logits
-from kdjax.study.examples import Questions
+from kdjax.study.telling import Questions
+from kdjax.training import TEXT, Objective, pairs
 
-Answer = Callable[[dict, Questions, Callable[[int], None]], list[Completion]]  # what was trained, questions, on_batch
 
-
-def answerer(student: Student, config: ConfigDict, form: Constraint) -> Answer:
+def answerer(student: Student, config: ConfigDict, form: Constraint) -> "Written | Judged":
     """What answers as `config.student.answer` says; compiled programs are kept, so one serves all epochs."""
     if config.student.answer == "pairs":
         return Judged(StateReader(student, config.student.pair_layers, config.train.micro_batch_tokens))
@@ -30,10 +29,21 @@ def answerer(student: Student, config: ConfigDict, form: Constraint) -> Answer:
 
 @dataclass(frozen=True)
 class Written:
-    """The student writes its answer."""
+    """The student writes its answer; what is trained is its adapter."""
 
     generator: Generator
     form: Constraint
+    objective = TEXT
+
+    @staticmethod
+    def teaches(example: Example) -> bool:
+        """Whether there is something to learn from a training example."""
+        return True
+
+    @staticmethod
+    def parts(trained: dict) -> tuple[dict, PairHead | None]:
+        """The adapter and the pair head of what was trained."""
+        return trained, None
 
     def __call__(self, adapter: dict, asked: Questions, on_batch: Callable[[int], None]) -> list[Completion]:
         sizes = [len(session) for session in asked.sessions]
@@ -44,10 +54,24 @@ class Written:
 class Judged:
     """Pairs of products are judged in each order that they are told in, and the best answer by the mean of the judgements is given.
 
-    Nothing is generated: a completion has no tokens.
+    What is trained is {"adapter", "head"}. Nothing is generated: a completion has no tokens.
     """
 
     read: StateReader
+
+    @property
+    def objective(self) -> Objective:
+        return pairs(self.read.layers)
+
+    @staticmethod
+    def teaches(example: Example) -> bool:
+        """A session of one product asks nothing."""
+        return len(example.products) > 1
+
+    @staticmethod
+    def parts(trained: dict) -> tuple[dict, PairHead | None]:
+        """The adapter and the pair head of what was trained."""
+        return trained["adapter"], trained["head"]
 
     def __call__(self, trained: dict, asked: Questions, on_batch: Callable[[int], None]) -> list[Completion]:
         judged = self.log_odds(trained, asked, on_batch)

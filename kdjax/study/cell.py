@@ -25,14 +25,20 @@ from kdjax.student import (
     save_pair_head,
 )
 from kdjax.study import examples as asking
-from kdjax.study.answering import Answer, Judged, answerer
+from kdjax.study.answering import Judged, Written, answerer
+from kdjax.study.difficulty import difficulty
 from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
-from kdjax.study.examples import Questions
 from kdjax.study.export import export_adapter, load_adapter_head
+from kdjax.study.quantity import describe_sample, sampled
 from kdjax.study.scores import FROZEN, prediction_rows, results, scores
-from kdjax.study.settings import check, student_settings, train_settings
+from kdjax.study.settings import USES, check, student_settings, train_settings
+from kdjax.study.telling import Questions, Teller, contexts
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
-from kdjax.training import TEXT, Counts, Training, pair_labels, pairs, preview, replicate
+from kdjax.training import Counts, Training, pair_labels, preview, replicate
+
+Chosen = Mapping[
+    str, Mapping[str, Domain]
+]  # "knowledge" and "training" → the domains with the training sessions chosen for it
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -57,20 +63,19 @@ def run(config: ConfigDict, workdir: str) -> None:
     if config.student.answer == "pairs" and config.student.adapter:
         fields = len(config.prompting.fields)
         load_adapter_head(Path(config.student.adapter), fields, shape.hidden_size, config.student.pair_layers)
-    said: list[str] = []
 
     def count_tokens(text: str) -> int:
         return len(tokenizer.encode(text))
 
-    ready = without_teacher(config, domains, folder, count_tokens, said.append)
+    ready = without_teacher(config, domains, folder, count_tokens, lambda text: None)
     asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
     check_teacher(config, ready)
     claim(folder, config, domains)
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
-        for text in (*map(describe, domains.values()), *said):
-            log.say(text)
-        Cell(config, folder, domains, log).run(ready, count_tokens)
+        for domain in domains.values():
+            log.say(describe(domain))
+        Cell(config, folder, domains, log).run(count_tokens)
         _show(folder, log)
 
 
@@ -83,17 +88,40 @@ class Cell:
     domains: Mapping[str, Domain]
     log: RunLog
 
-    def run(self, ready: Mapping[str, Cards], count_tokens: CountTokens) -> None:
+    def run(self, count_tokens: CountTokens) -> None:
         """The stages, in order."""
+        chosen = self._choose()
         with stage(self.log, "distil"):
-            cards = distil(self.config, self.domains, ready, self.folder, count_tokens, self.log)
+            ready = without_teacher(self.config, chosen["knowledge"], self.folder, count_tokens, self.log.say)
+            cards = distil(self.config, chosen["knowledge"], ready, self.folder, count_tokens, self.log)
         with stage(self.log, "load"):
             student = self._load()
         answer = answerer(student, self.config, asking.constraint(self.config))
         if self.config.knowledge.keep == "validated":
             with stage(self.log, "validate knowledge"):
                 cards = self._validated(student, answer, cards)
-        self._train_and_evaluate(student, answer, cards)
+        self._train_and_evaluate(student, answer, cards, chosen)
+
+    def _choose(self) -> Chosen:
+        """The training sessions that may yield knowledge, and those to train on; selection.json tells them."""
+        config = self.config
+        if config.quantity.ratio == 1.0:
+            return {use: dict(self.domains) for use in USES}
+        how_hard = None
+        if config.quantity.strategy == "difficulty":
+            path = self.folder / "difficulty.json"
+            if not path.is_file():
+                with stage(self.log, "difficulty"):
+                    write_json(path, difficulty(self._load(), config, self.domains, self.log))
+            how_hard = json.loads(path.read_text(encoding="utf-8"))
+        chosen = {use: sampled(config, self.domains, use, how_hard) for use in USES}
+        ids = {
+            use: {name: [session.id for session in domain.splits["train"]] for name, domain in domains.items()}
+            for use, domains in chosen.items()
+        }
+        write_json(self.folder / "selection.json", ids)
+        self.log.say(describe_sample(config, self.domains, chosen))
+        return chosen
 
     def _load(self) -> Student:
         source, settings = self.config.student.source, student_settings(self.config)
@@ -102,16 +130,20 @@ class Cell:
         record_devices(self.folder)
         return student
 
-    def _train_and_evaluate(self, student: Student, answer: Answer, cards: Mapping[str, Cards]) -> None:
-        config, knowledge = self.config, asking.contexts(cards)
-        epochs = asking.training_set(config, student.tokenizer, self.domains, cards)
+    def _train_and_evaluate(
+        self, student: Student, answer: Written | Judged, cards: Mapping[str, Cards], chosen: Chosen
+    ) -> None:
+        config = self.config
+        teller = asking.teller(config, student.tokenizer, chosen["knowledge"], cards)
+        epochs = asking.training_set(config, teller, chosen["training"], cards)
         test, validation = (
-            asking.questions(config, student.tokenizer, self.domains, knowledge, split, config.eval.orders)
+            asking.questions(config, teller, self.domains, split, config.eval.orders)
             for split in ("test", "validation")
         )
+        prompts = validation.prompts + test.prompts
         asking.check_training(config, [*chain(*epochs)], student.config.max_position_embeddings)
-        asking.check_questions(config, validation.prompts + test.prompts, student.config.max_position_embeddings)
-        proved = asking.prove_and_write(self.folder, self.domains, cards, epochs)
+        asking.check_questions(config, prompts, student.config.max_position_embeddings)
+        proved = asking.prove_and_write(self.folder, self.domains, cards, epochs, prompts)
         self.log.say(f"{len(epochs[0])} training examples; {proved} sources proved to be training sessions")
         initial = self._initial(student, epochs[0])
         trained, counts = initial, Counts()
@@ -128,17 +160,10 @@ class Cell:
         if config.student.answer == "text" and not config.student.adapter:  # one that judges pairs begins as this one
             predicted[FROZEN] = self._frozen(student, epochs[0], test)
         if student.lora is not None:
-            head = trained["head"] if config.student.answer == "pairs" else None
-            student.adapter = trained["adapter"] if head else trained
+            student.adapter, head = answer.parts(trained)
             with stage(self.log, "export"):
                 export_adapter(
-                    self.folder / "adapter",
-                    student,
-                    head,
-                    knowledge,
-                    asking.product_form(config),
-                    asking.answer_form(config),
-                    record(self.folder),
+                    self.folder / "adapter", student, head, teller, asking.answer_form(config), record(self.folder)
                 )
         metrics = results(self.domains, config.eval.max_sessions, predicted)
         metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
@@ -178,7 +203,9 @@ class Cell:
             "test, frozen",
         )
 
-    def _train(self, student: Student, initial: dict, answer: Answer, epochs, validation: Questions) -> Training:
+    def _train(
+        self, student: Student, initial: dict, answer: Written | Judged, epochs, validation: Questions
+    ) -> Training:
         """Train to the end, or from the last checkpoint to the end."""
 
         def start(batches, step: int) -> None:
@@ -205,16 +232,12 @@ class Cell:
                 {f"train/{name}": row[name] for name in ("loss", "gradient_norm", "learning_rate", "epoch")},
             )
 
-        objective = TEXT
-        if self.config.student.answer == "pairs":  # a session of one product asks nothing
-            objective = pairs(self.config.student.pair_layers)
-            epochs = [[example for example in examples if len(example.products) > 1] for examples in epochs]
         training = Training(
             student,
-            epochs,
+            [[example for example in examples if answer.teaches(example)] for examples in epochs],
             train_settings(self.config),
             self.folder / "checkpoints",
-            objective=objective,
+            objective=answer.objective,
             initial=initial,
             validate=validate,
             on_start=start,
@@ -224,7 +247,9 @@ class Cell:
             training.run()
         return training
 
-    def _answers(self, answer: Answer, adapter: dict, asked: Questions, name: str, what: str, label: str) -> list[dict]:
+    def _answers(
+        self, answer: Written | Judged, adapter: dict, asked: Questions, name: str, what: str, label: str
+    ) -> list[dict]:
         """The prediction rows of the test sessions, from the file `name` if it is there."""
         path = self.folder / name
         if not path.is_file():
@@ -233,20 +258,20 @@ class Cell:
             write_jsonl(path, rows)
         return read_jsonl(path)
 
-    def _rows(self, answer: Answer, adapter: dict, asked: Questions, label: str) -> list[dict]:
+    def _rows(self, answer: Written | Judged, adapter: dict, asked: Questions, label: str) -> list[dict]:
         """Answer the questions with an adapter: prediction rows."""
         with Progress(len(asked.sessions) * len(asked.tellings), label, self.log) as progress:
             return prediction_rows(asked, answer(adapter, asked, progress.update))
 
-    def _validated(self, student: Student, answer: Answer, cards: Mapping[str, Cards]) -> dict[str, Cards]:
+    def _validated(self, student: Student, answer: Written | Judged, cards: Mapping[str, Cards]) -> dict[str, Cards]:
         """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions."""
         config, kept = self.config, {}
         for name, forms in cards.items():
             domain = {name: self.domains[name]}
 
             def score(form: str, chosen: list[Card], domain=domain, name=name) -> float:
-                context = asking.contexts({name: {form: chosen}})
-                asked = asking.questions(config, student.tokenizer, domain, context, "validation", 1)
+                told = Teller(student.tokenizer, asking.product_form(config), contexts({name: {form: chosen}}))
+                asked = asking.questions(config, told, domain, "validation")
                 return scores(self._rows(answer, student.adapter, asked, "validation"))["strict"]["f1"]
 
             kept[name] = dict(forms)

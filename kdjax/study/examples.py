@@ -1,7 +1,6 @@
 """Sessions + cards → what the student reads: training examples and prompts, written to disk and proved to leak nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -11,34 +10,12 @@ from ml_collections import ConfigDict
 from kdjax.data import Domain, Session, prove_sources, reorder
 from kdjax.decoding import Constraint, check_budget, session_language
 from kdjax.errors import InputError
-from kdjax.knowledge import knowledge_text
-from kdjax.prompting import ANSWER_MARKER, Example, ProductForm, check_lengths, prompt_example, training_example
+from kdjax.prompting import ANSWER_MARKER, Example, ProductForm, check_lengths
 from kdjax.reporting import write_jsonl
 from kdjax.sources import Tokenizer
 from kdjax.student import DecoderConfig
 from kdjax.study.distil import Cards
-
-
-@dataclass(frozen=True)
-class Telling:
-    """A prompt per session, which tells its products in the order beside it (positions, as `kdjax.data.reorder` takes them)."""
-
-    orders: tuple[tuple[int, ...], ...]
-    prompts: tuple[Example, ...]
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Sessions that are asked about, the domain of each, and their prompts: told once or several times, first in their own order."""
-
-    domains: tuple[str, ...]
-    sessions: tuple[Session, ...]
-    tellings: tuple[Telling, ...]
-
-    @property
-    def prompts(self) -> tuple[Example, ...]:
-        """Of the sessions as they are."""
-        return self.tellings[0].prompts
+from kdjax.study.telling import Questions, Shown, Teller, ask, contexts
 
 
 def product_form(config: ConfigDict) -> ProductForm:
@@ -46,14 +23,30 @@ def product_form(config: ConfigDict) -> ProductForm:
     return ProductForm(tuple(config.prompting.fields), config.prompting.title_words)
 
 
-def contexts(cards: Mapping[str, Cards]) -> dict[str, str]:
-    """Domain → the knowledge that stands in its prompts."""
-    return {name: knowledge_text(by_format) for name, by_format in cards.items()}
+def teller(
+    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]
+) -> Teller:
+    """How sessions are told: with the cards' knowledge, and with demonstrations from the training sessions of `domains`."""
+    shown = {}
+    for name, forms in cards.items():
+        thoughts = _thoughts(forms) if config.knowledge.thoughts_in == "demonstrations" else {}
+        shown[name] = Shown(config.prompting.demonstrations, tuple(domains[name].splits["train"]), thoughts)
+    return Teller(tokenizer, product_form(config), contexts(cards), shown)
+
+
+def _thoughts(forms: Cards) -> dict[str, str]:
+    """Session id → the thought about it."""
+    return {card.sessions[0]: card.text for card in forms.get("thoughts", ())}
+
+
+def writes_thoughts(config: ConfigDict) -> bool:
+    """Whether the student learns to write a thought before its answer."""
+    return "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target"
 
 
 def constraint(config: ConfigDict) -> Constraint:
     """The form of an answer: behind free text where the student writes a thought first."""
-    return Constraint(config.eval.constraint, ANSWER_MARKER if "thoughts" in config.knowledge.formats else "")
+    return Constraint(config.eval.constraint, ANSWER_MARKER if writes_thoughts(config) else "")
 
 
 def answer_form(config: ConfigDict) -> dict:
@@ -68,24 +61,21 @@ def answer_form(config: ConfigDict) -> dict:
 
 
 def training_set(
-    config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]
+    config: ConfigDict, teller: Teller, domains: Mapping[str, Domain], cards: Mapping[str, Cards]
 ) -> list[list[Example]]:
-    """Epoch by epoch all training sessions, with the domain's knowledge in the prompt and the session's thought, if it has one, in the target.
+    """Epoch by epoch all training sessions, told with their answers; the session's thought, if it has one, stands before the answer.
 
     With `train.shuffle_products` each epoch tells a session's products in another order, drawn from (seed, epoch), since
-    their places mean nothing. A session with a thought keeps its order: the thought speaks of products by number.
+    their places mean nothing. A session with a thought in its target keeps its order: the thought speaks of products by number.
     """
-    knowledge, form = contexts(cards), product_form(config)
+    thoughts = {name: _thoughts(forms) if writes_thoughts(config) else {} for name, forms in cards.items()}
 
     def tell(name: str, session: Session, order: np.random.Generator | None) -> Example:
         thought = thoughts[name].get(session.id, "")
         if order is not None and not thought:
             session = reorder(session, order.permutation(len(session)).tolist())
-        return training_example(tokenizer, name, session, knowledge[name], thought, form)
+        return teller.example(name, session, thought)
 
-    thoughts = {
-        name: {card.sessions[0]: card.text for card in forms.get("thoughts", ())} for name, forms in cards.items()
-    }
     shuffled = config.train.shuffle_products
     epochs = []
     for epoch in range(config.train.epochs if shuffled else 1):
@@ -95,12 +85,7 @@ def training_set(
 
 
 def questions(
-    config: ConfigDict,
-    tokenizer: Tokenizer,
-    domains: Mapping[str, Domain],
-    knowledge: Mapping[str, str],
-    split: str,
-    orders: int,
+    config: ConfigDict, teller: Teller, domains: Mapping[str, Domain], split: str, orders: int = 1
 ) -> Questions:
     """The prompts of a split, at most `eval.max_sessions` per domain, told in so many orders."""
     asked = [
@@ -108,36 +93,7 @@ def questions(
         for name, domain in domains.items()
         for session in spread(domain.splits[split], config.eval.max_sessions)
     ]
-    return ask(tokenizer, asked, knowledge, product_form(config), orders)
-
-
-def ask(
-    tokenizer: Tokenizer,
-    asked: Sequence[tuple[str, Session]],
-    knowledge: Mapping[str, str],
-    form: ProductForm,
-    orders: int,
-) -> Questions:
-    """The prompts of sessions, each with its domain's knowledge, told in so many orders."""
-
-    def tell(number: int) -> Telling:
-        told = [order(number, len(session)) for _, session in asked]
-        prompts = [
-            prompt_example(tokenizer, name, reorder(session, places), knowledge[name], form)
-            for (name, session), places in zip(asked, told, strict=True)
-        ]
-        return Telling(tuple(told), tuple(prompts))
-
-    tellings = tuple(map(tell, range(orders)))
-    return Questions(tuple(name for name, _ in asked), tuple(session for _, session in asked), tellings)
-
-
-def order(number: int, size: int) -> tuple[int, ...]:
-    """The order in which `size` products are told for the `number`-th time: their own, then backwards, then shuffled."""
-    places = range(size)
-    if number > 1:
-        return tuple(np.random.default_rng([number, size]).permutation(size).tolist())
-    return tuple(reversed(places) if number else places)
+    return ask(teller, asked, orders)
 
 
 def spread(items: Sequence, limit: int) -> list:
@@ -158,17 +114,16 @@ def check_before_distilling(
         InputError: a split is empty, an example may exceed train.max_length, or the model's positions do not suffice.
     """
     check_splits(domains)
-    knowledge = contexts(ready)
-    prompts = [
-        prompt
-        for split in ("validation", "test")
-        for prompt in questions(config, tokenizer, domains, knowledge, split, 1).prompts
-    ]
+    tell = teller(config, tokenizer, domains, ready)
+    prompts = [prompt for split in ("validation", "test") for prompt in questions(config, tell, domains, split).prompts]
     to_come = {form for forms in ready.values() for form in set(config.knowledge.formats) - set(forms)}
     context = config.knowledge.max_tokens + len(tokenizer.encode("\n\n")) if "rules" in to_come else 0
     thought = config.knowledge.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
-    epochs = training_set(config, tokenizer, domains, ready)
-    check_training(config, [*chain(*epochs)], positions, more=context + thought * ("thoughts" in to_come))
+    if "thoughts" in to_come and not writes_thoughts(config):
+        context += thought * config.prompting.demonstrations
+    target = thought if "thoughts" in to_come and writes_thoughts(config) else 0
+    epochs = training_set(config, tell, domains, ready)
+    check_training(config, [*chain(*epochs)], positions, more=context + target)
     check_questions(config, prompts, positions, more=context)
     sessions = [session for domain in domains.values() for split in domain.splits.values() for session in split]
     check_answers(config, tokenizer, constraint(config), sessions)
@@ -220,8 +175,9 @@ def prove_and_write(
     domains: Mapping[str, Domain],
     cards: Mapping[str, Cards],
     epochs: Sequence[Sequence[Example]],
+    prompts: Sequence[Example],
 ) -> int:
-    """Prove that all knowledge and all examples come from training sessions, then write examples/train.jsonl. Returns how many sources were proved.
+    """Prove that all knowledge, examples and demonstrations come from training sessions, then write examples/train.jsonl. Returns how many sources were proved.
 
     Where all epochs tell the examples alike they are written once.
     """
@@ -234,6 +190,11 @@ def prove_and_write(
     ]
     sources += [
         (f"training example {example.session_id}", example.domain, (example.session_id,)) for example in epochs[0]
+    ]
+    sources += [
+        (f"demonstrations of {example.session_id}", example.domain, example.demonstrations)
+        for example in chain(epochs[0], prompts)
+        if example.demonstrations
     ]
     proved = prove_sources(domains, sources)
     rows = ({"session_id": e.session_id, "prompt": e.prompt, "completion": e.completion} for e in chain(*told))

@@ -13,11 +13,13 @@ import numpy as np
 from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator, StateReader
 from kdjax.errors import InputError
-from kdjax.prompting import INSTRUCTION, ProductForm, prompt_example
-from kdjax.reporting import write_json, write_text
+from kdjax.prompting import INSTRUCTION, ProductForm
+from kdjax.reporting import read_jsonl, write_json, write_jsonl, write_text
 from kdjax.student import PairHead, Student, load_pair_head, save_pair_head
 from kdjax.study.answering import judge
+from kdjax.study.telling import Shown, Teller
 
+DEMONSTRATIONS = "demonstrations.jsonl"
 GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
 GOLDEN_TOKENS = 16
 GOLDEN_LOGITS = 20
@@ -33,6 +35,7 @@ Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {tar
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
 * `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
 * `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
+* `demonstrations.jsonl`: where prompts show demonstrations, the training sessions that they are chosen from.
 * `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them;
   with a pair head also the tokens of each product, (first, end), and the log-odds of each two.
   A server that gives other tokens uses another template, another base or another scale.
@@ -60,16 +63,15 @@ def export_adapter(
     folder: Path,
     student: Student,
     head: PairHead | None,
-    knowledge: Mapping[str, str],
-    form: ProductForm,
+    teller: Teller,
     answer: Mapping,
     run: Mapping,
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
-    `head` is the pair head of a student that judges pairs, `knowledge` what stands in each domain's prompt, `form` how its
-    products are written, `answer` how it answers, for job="generate", and `run` the run's config.json. The golden prompt is of
-    invented products, with the first domain's knowledge.
+    `head` is the pair head of a student that judges pairs, `teller` tells its sessions, `answer` is how it answers, for
+    job="generate", and `run` the run's config.json. The golden prompt is of invented products, with what the first domain has
+    to say.
     """
     student.save_adapter(folder)
     student.tokenizer.save(folder)
@@ -81,15 +83,17 @@ def export_adapter(
             "digest": student.files.digest,
             "quantization": student.quantization,
         },
-        "knowledge": dict(knowledge),
-        "products": asdict(form),
+        "knowledge": dict(teller.knowledge),
+        "demonstrations": {name: shown.count for name, shown in teller.shown.items()},
+        "products": asdict(teller.form),
         **answer,
         "instruction": INSTRUCTION,
         "data": run["data"],
         "run": run["hash"],
     }
     write_json(folder / "kdjax.json", described)
-    golden = _golden(student, head, answer["pair_layers"], next(iter(knowledge.values())), form)
+    _save_demonstrations(folder, teller)
+    golden = _golden(student, head, answer["pair_layers"], teller)
     write_json(folder / "golden.json", golden)
     lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
     text = README.format(
@@ -139,6 +143,7 @@ def trained_with(adapter: Path) -> dict:
         return {
             "base": dict(trained["base"]),
             "knowledge": dict(trained["knowledge"]),
+            "shown": _load_demonstrations(adapter, dict(trained["demonstrations"])),
             "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
             "answer": str(trained["answer"]),
             "pair_layers": int(trained["pair_layers"]),
@@ -164,10 +169,34 @@ def _how_to_write(student: Student, folder: Path) -> str:
     )
 
 
-def _golden(student: Student, head: PairHead | None, layers: int, knowledge: str, form: ProductForm) -> dict:
+def _save_demonstrations(folder: Path, teller: Teller) -> None:
+    rows = [
+        {"domain": name, "thought": shown.thoughts.get(session.id, ""), **asdict(session)}
+        for name, shown in teller.shown.items()
+        if shown.count
+        for session in shown.sessions
+    ]
+    if rows:
+        write_jsonl(folder / DEMONSTRATIONS, rows)
+
+
+def _load_demonstrations(folder: Path, counts: Mapping[str, int]) -> dict[str, Shown]:
+    sessions: dict[str, list[Session]] = {name: [] for name in counts}
+    thoughts: dict[str, dict[str, str]] = {name: {} for name in counts}
+    for row in read_jsonl(folder / DEMONSTRATIONS) if any(counts.values()) else ():
+        name, thought = row.pop("domain"), row.pop("thought")
+        paths = tuple(tuple(map(tuple, product)) for product in row.pop("categories"))
+        bundles = tuple(map(tuple, row.pop("bundles")))
+        told = {field: tuple(row[field]) for field in ("items", "titles", "intents")}
+        sessions[name].append(Session(row["id"], categories=paths, bundles=bundles, **told))
+        thoughts[name][row["id"]] = thought
+    return {name: Shown(int(count), tuple(sessions[name]), thoughts[name]) for name, count in counts.items()}
+
+
+def _golden(student: Student, head: PairHead | None, layers: int, teller: Teller) -> dict:
     count = len(GOLDEN_TITLES)
     session = Session("golden", tuple(map(str, range(count))), GOLDEN_TITLES, ((),) * count)
-    prompt = prompt_example(student.tokenizer, "golden", session, knowledge, form)
+    prompt = teller.prompt(next(iter(teller.knowledge)), session)
     generator = Generator(student, max_new_tokens=GOLDEN_TOKENS, rows_per_device=1, buckets=1)
     [completion] = generator(student.adapter, [prompt], [count], Constraint("none"))
     logits = np.asarray(student.logits(np.asarray([prompt.prompt_ids])))[0, -1]

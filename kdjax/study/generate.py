@@ -12,9 +12,10 @@ from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student, load_student
 from kdjax.study.answering import answerer
-from kdjax.study.examples import ask, check_answers, check_questions
+from kdjax.study.examples import check_answers, check_questions
 from kdjax.study.export import load_adapter_head, trained_with
 from kdjax.study.settings import check
+from kdjax.study.telling import Teller, ask
 from kdjax.study.workdir import check_workdir, claim
 
 
@@ -41,7 +42,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
                     f"config.student.{field}={value!r}: {config.student.adapter} was trained with {trained[field]!r}"
                 )
     check(config)
-    domain, knowledge = _knowledge(trained["knowledge"], config.generate.domain)
+    domain = _domain(trained["knowledge"], config.generate.domain)
     sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
     files = resolve(config.student.source)
     if files.digest != trained["base"]["digest"]:
@@ -63,7 +64,8 @@ def generate(config: ConfigDict, workdir: str) -> None:
     shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
     form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
     asked = [(domain, session) for session in sessions]
-    questions = ask(tokenizer, asked, {domain: knowledge}, trained["products"], config.eval.orders)
+    teller = Teller(tokenizer, trained["products"], trained["knowledge"], trained["shown"])
+    questions = ask(teller, asked, config.eval.orders)
     check_questions(config, questions.prompts, shape.max_position_embeddings)
     check_answers(config, tokenizer, form, sessions)
     head = None
@@ -98,11 +100,12 @@ def _row(session, text: str) -> dict:
     }
 
 
-def _knowledge(by_domain: dict[str, str], wanted: str) -> tuple[str, str]:
+def _domain(by_domain: dict[str, str], wanted: str) -> str:
+    """Whose knowledge and demonstrations stand in the prompt."""
     if not wanted and len(by_domain) == 1:
-        return next(iter(by_domain.items()))
+        return next(iter(by_domain))
     if wanted not in by_domain:
         raise InputError(
             f"config.generate.domain={wanted!r}: the adapter was trained on {', '.join(by_domain)}; name one of them"
         )
-    return wanted, by_domain[wanted]
+    return wanted

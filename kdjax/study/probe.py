@@ -19,6 +19,7 @@ from kdjax.student import Student, fit_pair_head, load_student
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged
 from kdjax.study.settings import check
+from kdjax.study.telling import Questions
 from kdjax.study.workdir import check_workdir, claim, record_devices
 from kdjax.training import pair_labels, replicate
 
@@ -47,8 +48,9 @@ def probe(config: ConfigDict, workdir: str) -> None:
     student.base = replicate(student.base)
     record_devices(folder)
     cards = {name: {} for name in domains}
-    examples = asking.training_set(config, student.tokenizer, domains, cards)[0]
-    asked = asking.questions(config, student.tokenizer, domains, asking.contexts(cards), "validation", 1)
+    teller = asking.teller(config, student.tokenizer, domains, cards)
+    examples = asking.training_set(config, teller, domains, cards)[0]
+    asked = asking.questions(config, teller, domains, "validation")
     with RunLog(folder) as log:
         rows = []
         with Progress(len(layers), "layers", log, every=0) as progress:
@@ -60,7 +62,7 @@ def probe(config: ConfigDict, workdir: str) -> None:
         log.say(_table(rows))
 
 
-def _row(student: Student, layers: int, tokens: int, examples, asked: asking.Questions) -> dict:
+def _row(student: Student, layers: int, tokens: int, examples, asked: Questions) -> dict:
     started = time.perf_counter()
     read = StateReader(student, layers, tokens)
     head = fit_pair_head(read(student.adapter, examples), [*map(pair_labels, examples)])

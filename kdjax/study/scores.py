@@ -19,7 +19,8 @@ from kdjax.evaluation import (
     session_counts,
 )
 from kdjax.prompting import parse_answer
-from kdjax.study.examples import Questions, spread
+from kdjax.study.examples import spread
+from kdjax.study.telling import Questions
 
 METRIC = "strict.f1"  # what intervals are given for
 FROZEN = "frozen student"

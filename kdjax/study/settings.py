@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from kdjax.decoding import MODES
 from kdjax.errors import InputError
 from kdjax.knowledge import FORMATS
+from kdjax.knowledge import STRATEGIES as SAMPLINGS
 from kdjax.prompting import FIELDS
 from kdjax.sources import cache_root
 from kdjax.student import DTYPES, QUANTIZATIONS, REMAT, LoraConfig
@@ -20,7 +21,8 @@ from kdjax.training import TrainSettings
 PARALLEL = ("pmap",)
 TEACHERS = ("hf", "annotations", "replay")
 ANSWERS = ("text", "pairs")
-STRATEGIES = ("random", "length", "diversity")
+USES = ("knowledge", "training")  # what a sample of the training sessions is for
+STRATEGIES = ("random", "length", "diversity")  # of sessions that a teacher is asked about
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -42,6 +44,12 @@ def check(config: ConfigDict) -> None:
     _one_of("parallel", config.parallel, PARALLEL)
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
+    _one_of("knowledge.thoughts_in", config.knowledge.thoughts_in, ("target", "demonstrations"))
+    _one_of("quantity.strategy", config.quantity.strategy, SAMPLINGS)
+    for use in config.quantity.applies_to:
+        _one_of("quantity.applies_to", use, USES)
+    if not 0 < config.quantity.ratio <= 1:
+        raise InputError(f"config.quantity.ratio={config.quantity.ratio} must be above 0 and at most 1")
     _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))
     _one_of("student.answer", config.student.answer, ANSWERS)
     _one_of("eval.constraint", config.eval.constraint, MODES)
@@ -56,7 +64,7 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.prompting.fields={config.prompting.fields!r}: a product's line has its title at least"
         )
-    for field in ("data.domains", "knowledge.formats", "prompting.fields"):
+    for field in ("data.domains", "knowledge.formats", "prompting.fields", "quantity.applies_to"):
         values = _at(config, field)
         if len(set(values)) != len(values):
             raise InputError(f"config.{field}={values!r} names something twice")
@@ -88,6 +96,7 @@ def check(config: ConfigDict) -> None:
             "knowledge.limit",
             "knowledge.max_tokens",
             "prompting.title_words",
+            "prompting.demonstrations",
         )
         + ("train.learning_rate", "train.warmup_ratio", "train.weight_decay"),
         -1: ("train.max_steps",),
@@ -111,6 +120,11 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_answer(config: ConfigDict) -> None:
+    shown = "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "demonstrations"
+    if shown and not config.prompting.demonstrations:
+        raise InputError(
+            "config.knowledge.thoughts_in='demonstrations', but prompting.demonstrations=0: there are none to stand in"
+        )
     if config.student.answer == "text":
         if config.eval.orders > 1:
             raise InputError(
@@ -121,9 +135,10 @@ def _check_answer(config: ConfigDict) -> None:
         raise InputError(
             "config.knowledge.keep='validated' asks an untrained student, so only with student.answer='text'"
         )
-    if "thoughts" in config.knowledge.formats:
+    if "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target":
         raise InputError(
-            "config.knowledge.formats: a thought is written before an answer, so only with student.answer='text'"
+            "config.knowledge.formats: a thought is written before an answer, so only with student.answer='text'; or "
+            "knowledge.thoughts_in='demonstrations'"
         )
     beyond = [layer for layer in config.lora.layers_to_transform if layer >= config.student.pair_layers]
     if beyond:

@@ -9,7 +9,7 @@ from kdjax.decoding import Constraint, StateReader, best_answer, likely_bundles
 from kdjax.prompting import ProductForm, answer_text, parse_answer
 from kdjax.student import LoraConfig, fit_pair_head, load_student, pair_logits
 from kdjax.study.answering import Judged, answerer, judge
-from kdjax.study.examples import ask, order
+from kdjax.study.telling import Teller, ask, order
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def student():
 
 
 def asked_of(student, sessions, orders):
-    return ask(student.tokenizer, [("demo", s) for s in sessions], {"demo": ""}, ProductForm(), orders)
+    return ask(Teller(student.tokenizer, ProductForm(), {"demo": ""}), [("demo", s) for s in sessions], orders)
 
 
 def test_orders_begin_with_the_sessions_own_and_are_all_orders():

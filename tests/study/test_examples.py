@@ -8,7 +8,7 @@ from kdjax.data import load_domain
 from kdjax.knowledge import Card
 from kdjax.prompting import parse_answer
 from kdjax.sources import load_tokenizer, resolve
-from kdjax.study.examples import training_set
+from kdjax.study.examples import questions, teller, training_set
 
 EPOCHS = 3
 
@@ -26,7 +26,9 @@ def domain():
 def told(tokenizer, domain, cards=(), **fields):
     config = writes(base("x"))
     config.train.update({"epochs": EPOCHS, "shuffle_products": True} | fields)
-    return training_set(config, tokenizer, {"demo": domain}, {"demo": {"thoughts": list(cards)}})
+    config.knowledge.formats = ("thoughts",)
+    domains, by_format = {"demo": domain}, {"demo": {"thoughts": list(cards)}}
+    return training_set(config, teller(config, tokenizer, domains, by_format), domains, by_format)
 
 
 def bundles_of_titles(example, session):
@@ -67,3 +69,33 @@ def test_a_session_with_a_thought_keeps_its_order(tokenizer, domain):
         assert examples[-1].completion.startswith("Products 1 and 2 fit.")
         lines = [line for line in examples[-1].prompt.splitlines() if line[:1].isdigit()]
         assert lines[0] == f"1. {session.titles[0]}"
+
+
+def shown_in(example):
+    """The turns of a prompt: what each user's says, and what is answered."""
+    turns = [turn.split("\n", 1) for turn in example.prompt.replace("<|im_end|>", "").split("<|im_start|>")[1:]]
+    return [(role, text.strip()) for role, text in turns]
+
+
+@pytest.mark.parametrize("thoughts_in", ["target", "demonstrations"])
+def test_demonstrations_are_other_training_sessions_with_their_answers(tokenizer, domain, thoughts_in):
+    config = writes(base("x"))
+    config.prompting.demonstrations = 2
+    config.knowledge.update(formats=("thoughts",), thoughts_in=thoughts_in)
+    train = {session.id: session for session in domain.splits["train"]}
+    cards = [Card("thoughts", "demo", f"Thought of {id}.", (id,), (), 1, 7) for id in train]
+    domains, by_format = {"demo": domain}, {"demo": {"thoughts": cards}}
+    tell = teller(config, tokenizer, domains, by_format)
+    examples = training_set(config, tell, domains, by_format)[0] + [*questions(config, tell, domains, "test").prompts]
+    for example in examples:
+        assert len(example.demonstrations) == 2 and example.session_id not in example.demonstrations
+        turns = shown_in(example)
+        assert [role for role, _ in turns] == ["system", *["user", "assistant"] * 2, "user", "assistant"]
+        for place, id in enumerate(example.demonstrations):
+            lines = turns[1 + 2 * place][1].splitlines()
+            assert lines[: len(train[id])] == [f"{n}. {title}" for n, title in enumerate(train[id].titles, start=1)]
+            assert lines[len(train[id]) :] == ([f"Thought of {id}."] if thoughts_in == "demonstrations" else [])
+            assert set(parse_answer(turns[2 + 2 * place][1], len(train[id])).bundles) == {
+                tuple(item + 1 for item in bundle) for bundle in train[id].bundles
+            }
+    assert examples[0].completion.startswith("Thought") == (thoughts_in == "target")

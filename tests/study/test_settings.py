@@ -3,8 +3,8 @@
 import pytest
 
 from configs.base import base
-from configs.sft_text import writes
 from configs.sft_rules import get_config
+from configs.sft_text import writes
 from kdjax.data import load_domain
 from kdjax.errors import InputError
 from kdjax.knowledge import RuleCandidate, knowledge_text, merge_rules

@@ -1,0 +1,102 @@
+"""How sessions are told to the student: knowledge first, then demonstrations, then the products; once or in several orders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kdjax.data import Session, reorder
+from kdjax.knowledge import knowledge_text
+from kdjax.prompting import Demonstration, Example, Neighbours, ProductForm, prompt_example, training_example
+from kdjax.sources import Tokenizer
+from kdjax.study.distil import Cards
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The sessions of one domain that may be demonstrations, of which a prompt shows the `count` nearest ones; the nearest comes last."""
+
+    count: int = 0
+    sessions: tuple[Session, ...] = ()
+    thoughts: Mapping[str, str] = field(default_factory=dict)  # session id → what a teacher thought about it
+
+    def __post_init__(self):
+        find = Neighbours(self.sessions) if self.count else None
+        object.__setattr__(self, "_find", find)
+
+    def __call__(self, session: Session) -> tuple[Demonstration, ...]:
+        """The demonstrations for a session: never itself."""
+        near = self._find(session, self.count) if self.count else []
+        return tuple(Demonstration(other, self.thoughts.get(other.id, "")) for other in reversed(near))
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Tells sessions, each with what its domain has to say."""
+
+    tokenizer: Tokenizer
+    form: ProductForm
+    knowledge: Mapping[str, str]
+    shown: Mapping[str, Shown] = field(default_factory=dict)
+
+    def prompt(self, domain: str, session: Session) -> Example:
+        """The question."""
+        return prompt_example(self.tokenizer, domain, session, *self._said(domain, session))
+
+    def example(self, domain: str, session: Session, thought: str = "") -> Example:
+        """The question and its answer."""
+        knowledge, form, demonstrations = self._said(domain, session)
+        return training_example(self.tokenizer, domain, session, knowledge, thought, form, demonstrations)
+
+    def _said(self, domain: str, session: Session) -> tuple[str, ProductForm, tuple[Demonstration, ...]]:
+        shown = self.shown.get(domain, Shown())
+        return self.knowledge[domain], self.form, shown(session)
+
+
+def contexts(cards: Mapping[str, Cards]) -> dict[str, str]:
+    """Domain → the knowledge that stands in its prompts."""
+    return {name: knowledge_text(by_format) for name, by_format in cards.items()}
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A prompt per session, which tells its products in the order beside it (positions, as `kdjax.data.reorder` takes them)."""
+
+    orders: tuple[tuple[int, ...], ...]
+    prompts: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Sessions that are asked about, the domain of each, and their prompts: told once or several times, first in their own order."""
+
+    domains: tuple[str, ...]
+    sessions: tuple[Session, ...]
+    tellings: tuple[Telling, ...]
+
+    @property
+    def prompts(self) -> tuple[Example, ...]:
+        """Of the sessions as they are."""
+        return self.tellings[0].prompts
+
+
+def ask(teller: Teller, asked: Sequence[tuple[str, Session]], orders: int) -> Questions:
+    """The prompts of sessions, (domain, session) each, told in so many orders."""
+
+    def tell(number: int) -> Telling:
+        told = [order(number, len(session)) for _, session in asked]
+        prompts = [
+            teller.prompt(name, reorder(session, places)) for (name, session), places in zip(asked, told, strict=True)
+        ]
+        return Telling(tuple(told), tuple(prompts))
+
+    tellings = tuple(map(tell, range(orders)))
+    return Questions(tuple(name for name, _ in asked), tuple(session for _, session in asked), tellings)
+
+
+def order(number: int, size: int) -> tuple[int, ...]:
+    """The order in which `size` products are told for the `number`-th time: their own, then backwards, then shuffled."""
+    places = range(size)
+    if number > 1:
+        return tuple(np.random.default_rng([number, size]).permutation(size).tolist())
+    return tuple(reversed(places) if number else places)
