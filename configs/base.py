@@ -14,7 +14,7 @@ def base(name: str) -> ConfigDict:
     """The whole pipeline for one experiment: distil, fine-tune, generate, evaluate, report."""
     return create(
         name=name,  # in the default workdir, runs/<name>-<hash>
-        job="run",  # "run": one experiment; "generate": bundles for new sessions
+        job="run",  # "run": one experiment; "study": a grid of them; "generate": bundles for new sessions
         seed=0,  # of everything that is drawn: sessions to distil from, LoRA's init, batches, dropout
         parallel="pmap",  # how a step is spread over devices
         data=create(
@@ -107,6 +107,25 @@ def base(name: str) -> ConfigDict:
             domain="",  # whose knowledge stands in the prompt, where the adapter was trained on several domains
         ),
     )
+
+
+def cell(name: str, against: str = "", **fields) -> tuple:
+    """A cell of a study: its name, what differs (knowledge__formats=("rules",) is knowledge.formats), and the cell it is compared with."""
+    return name, tuple((field.replace("__", "."), value) for field, value in fields.items()), against
+
+
+def study(name: str, about: str, cells: tuple) -> ConfigDict:
+    """A grid of cells over the base config."""
+    config = base(name)
+    config.job = "study"
+    config.study = create(
+        about=about,  # the question, for the report
+        cells=cells,
+        seeds=(0, 1, 2),  # of cells with training; the others run once, with the first
+        each_domain=False,  # of several domains: a cell for each alone, compared with the first cell
+        dry_run=False,  # print the plan, and stop
+    )
+    return config
 
 
 def variant(config: ConfigDict, arg: str) -> ConfigDict:

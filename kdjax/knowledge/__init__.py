@@ -4,7 +4,7 @@ from kdjax.knowledge.cards import FORMATS, Card, read_cards, write_cards
 from kdjax.knowledge.composition import knowledge_text
 from kdjax.knowledge.patterns import mine_patterns
 from kdjax.knowledge.protocols import Ask, CountTokens, Log
-from kdjax.knowledge.reflection import RuleCandidate, reflect
+from kdjax.knowledge.reflection import TURNS, RuleCandidate, reflect
 from kdjax.knowledge.rules import annotation_rule_cards, merge_rules
 from kdjax.knowledge.selection import STRATEGIES, sample_sessions
 from kdjax.knowledge.thoughts import annotation_thoughts, think
@@ -13,6 +13,7 @@ from kdjax.knowledge.validation import keep_validated
 __all__ = [
     "FORMATS",
     "STRATEGIES",
+    "TURNS",
     "Ask",
     "Card",
     "CountTokens",

@@ -60,6 +60,9 @@ class _Reflection:
     findings: tuple[Finding, ...] = ()
 
 
+TURNS = 4  # of a reflection, at most: bundles, discrepancies, causes, rules
+
+
 def reflect(sessions: Sequence[Session], ask: Ask, *, max_new_tokens: int, log: Log) -> list[RuleCandidate]:
     """Run the self-reflection on training sessions and return the rules, in session order, at most three a session.
 

@@ -4,6 +4,7 @@ from kdjax.reporting.files import is_leftover, open_to_append, read_jsonl, write
 from kdjax.reporting.progress import Progress, duration
 from kdjax.reporting.report import write_report
 from kdjax.reporting.runlog import RunLog
+from kdjax.reporting.study import write_study
 from kdjax.reporting.tables import headline, results_markdown, results_table
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "write_json",
     "write_jsonl",
     "write_report",
+    "write_study",
     "write_text",
 ]

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -108,6 +109,41 @@ def _curve(title: str, x: str, y: str, points: list[tuple[float, float]], smooth
         (first, start), (last, end) = points[0], points[-1]
         alt = f"{title}: from {start:.4g} at {x} {first:g} to {end:.4g} at {x} {last:g}, {len(points)} points"
         return Plot(title, alt, _svg(figure, title.lower().replace(" ", "-")))
+
+
+def ratio_curves(curves: dict[str, list[tuple[float, float, float, float]]], title: str, name: str) -> Plot:
+    """A line per strategy through (ratio, strict F1, low, high), with its 95 % interval as a band."""
+    styles = ("-", "--", ":", "-.")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        axes: Axes = figure.subplots()
+        for style, (strategy, points) in zip(cycle(styles), curves.items(), strict=False):
+            ratios, f1, low, high = (np.asarray(values) for values in zip(*points, strict=True))
+            axes.plot(ratios, f1, color=STUDENT, linestyle=style, marker="o", markersize=4, label=strategy)
+            axes.fill_between(ratios, low, high, color=STUDENT, alpha=0.12, linewidth=0)
+        axes.set(xlabel="share of the training sessions", ylabel="strict F1")
+        axes.legend(frameon=False, fontsize=9)
+        told = (
+            f"{strategy}: " + ", ".join(f"{p[1]:.3f} at {p[0]:g}" for p in points)
+            for strategy, points in curves.items()
+        )
+        return Plot(title, f"{title}. {'; '.join(told)}", _svg(figure, name))
+
+
+def token_scatter(points: Sequence[tuple[float, float, str]], title: str, name: str) -> Plot:
+    """Quality against what a prompt costs: (mean tokens, strict F1, name) of each cell."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        axes: Axes = figure.subplots()
+        for tokens, f1, label in points:
+            axes.plot(tokens, f1, "o", color=STUDENT, markersize=5)
+            axes.annotate(
+                label, (tokens, f1), (4, 3), textcoords="offset points", fontsize=8, color=MUTED, parse_math=False
+            )
+        axes.margins(x=0.2, y=0.15)
+        axes.set(xlabel="tokens of a prompt, mean", ylabel="strict F1")
+        told = "; ".join(f"{label}: {f1:.3f} at {tokens:.0f}" for tokens, f1, label in points)
+        return Plot(title, f"{title}. {told}", _svg(figure, name))
 
 
 def _shortened(values: np.ndarray) -> np.ndarray:

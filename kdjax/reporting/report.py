@@ -46,7 +46,7 @@ def write_report(
     forests = [forest(table.rows, table.title, f"forest{index}") for index, table in enumerate(tables)]
     views = [session_view(row) for row in predictions]
     data = config.get("data", {})
-    page = _template().render(
+    text = page("report.html").render(
         title=config.get("name", "run"),
         headline=headline(metrics),
         synthetic=[domain for domain, facts in data.items() if facts.get("synthetic")],
@@ -68,16 +68,17 @@ def write_report(
         counts=_counts(views[:MOST_ROWS]),
         most=MOST_ROWS,
     )
-    write_text(path, page)
+    write_text(path, text)
 
 
-def _template() -> Template:
+def page(name: str) -> Template:
+    """One of the pages in this folder."""
     files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["interval"] = interval_text
-    return environment.get_template("template.html")
+    return environment.get_template(name)
 
 
 def _glance(config: Mapping[str, Any]) -> list[tuple[str, str]]:

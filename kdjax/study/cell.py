@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -14,11 +15,9 @@ from kdjax.errors import InputError
 from kdjax.knowledge import Card, CountTokens, keep_validated, write_cards
 from kdjax.prompting import Example
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
-from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import (
     PAIR_HEAD,
     Student,
-    check_student,
     fit_pair_head,
     load_pair_head,
     load_student,
@@ -27,12 +26,13 @@ from kdjax.student import (
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged, Written, answerer
 from kdjax.study.difficulty import difficulty
-from kdjax.study.distil import Cards, card_path, check_teacher, distil, nothing_found, without_teacher
+from kdjax.study.distil import Cards, card_path, distil, nothing_found, without_teacher
 from kdjax.study.export import export_adapter, load_adapter_head
+from kdjax.study.prepared import prepare
 from kdjax.study.quantity import describe_sample, sampled
 from kdjax.study.scores import FROZEN, prediction_rows, results, scores
 from kdjax.study.settings import USES, check, student_settings, train_settings
-from kdjax.study.telling import Questions, Teller, contexts
+from kdjax.study.telling import Questions, Teller, contexts, fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Counts, Training, pair_labels, preview, replicate
 
@@ -41,42 +41,36 @@ Chosen = Mapping[
 ]  # "knowledge" and "training" → the domains with the training sessions chosen for it
 
 
-def run(config: ConfigDict, workdir: str) -> None:
+def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> None:
     """Run the experiment in `workdir`, or continue it there. A finished one only prints its table.
+
+    `shared`: a folder of what several runs have in common: answers of untrained students.
 
     Raises:
         InputError: something in the config, the data, the models or the workdir cannot be used.
     """
     check(config)
     folder = Path(workdir)
-    domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
+    domains = load_domains(config)
     check_workdir(folder, config, domains)
     if (folder / "metrics.json").is_file():
         with RunLog(folder) as log:
             log.say(f"{config.name} → {folder}, finished")
             _show(folder, log)
         return
-    tokenizer = load_tokenizer(resolve(config.student.source))
-    if config.student.answer == "pairs":  # first, since the adapter's layers follow from it
-        asking.check_layers(config, check_student(config.student.source, dtype=config.student.dtype))
-    shape = check_student(config.student.source, **student_settings(config))
-    if config.student.answer == "pairs" and config.student.adapter:
-        fields = len(config.prompting.fields)
-        load_adapter_head(Path(config.student.adapter), fields, shape.hidden_size, config.student.pair_layers)
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer.encode(text))
-
-    ready = without_teacher(config, domains, folder, count_tokens, lambda text: None)
-    asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
-    check_teacher(config, ready)
+    prepared = prepare(config, folder, domains)
     claim(folder, config, domains)
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
         for domain in domains.values():
             log.say(describe(domain))
-        Cell(config, folder, domains, log).run(count_tokens)
+        Cell(config, folder, domains, log, shared).run(prepared.count_tokens)
         _show(folder, log)
+
+
+def load_domains(config: ConfigDict) -> dict[str, Domain]:
+    """The data of a run, by the domains' names."""
+    return {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
 
 
 @dataclass
@@ -87,6 +81,7 @@ class Cell:
     folder: Path
     domains: Mapping[str, Domain]
     log: RunLog
+    shared: Path | None = None
 
     def run(self, count_tokens: CountTokens) -> None:
         """The stages, in order."""
@@ -151,11 +146,13 @@ class Cell:
             with stage(self.log, "train"):
                 training = self._train(student, initial, answer, epochs, validation)
             trained, counts = training.best, training.progress
-        after = self._answers(answer, trained, test, "predictions.jsonl", "evaluate", "test")
+        untouched = config.train.max_steps == 0
+        answers = partial(self._untrained_answers, student) if untouched else self._answers
+        after = answers(answer, trained, test, "predictions.jsonl", "evaluate", "test")
         predicted = {"after": after}
-        if config.train.max_steps != 0:
-            predicted["before"] = self._answers(
-                answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
+        if not untouched:
+            predicted["before"] = self._untrained_answers(
+                student, answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
             )
         if config.student.answer == "text" and not config.student.adapter:  # one that judges pairs begins as this one
             predicted[FROZEN] = self._frozen(student, epochs[0], test)
@@ -194,7 +191,8 @@ class Cell:
     def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
         """The prediction rows of a pair head on the untrained student, who writes nothing."""
         layers = min(self.config.student.pair_layers, student.config.num_hidden_layers)
-        return self._answers(
+        return self._untrained_answers(
+            student,
             Judged(StateReader(student, layers, self.config.train.micro_batch_tokens)),
             self._with_head(student, examples, layers),
             asked,
@@ -257,6 +255,29 @@ class Cell:
                 rows = self._rows(answer, adapter, asked, label)
             write_jsonl(path, rows)
         return read_jsonl(path)
+
+    def _untrained_answers(
+        self,
+        student: Student,
+        answer: Written | Judged,
+        untrained: dict,
+        asked: Questions,
+        name: str,
+        what: str,
+        label: str,
+    ) -> list[dict]:
+        """`_answers` of an untrained student, which runs that ask it the same have in common."""
+        path, common = self.folder / name, None
+        if self.shared and not self.config.student.adapter:
+            key = fingerprint(student.files.digest, self.config, answer.parts(untrained)[1], asked)
+            common = self.shared / f"answers-{key}.jsonl"
+            if common.is_file() and not path.is_file():
+                self.log.say(f"{label}: as in an earlier run")
+                write_jsonl(path, read_jsonl(common))
+        rows = self._answers(answer, untrained, asked, name, what, label)
+        if common and not common.is_file():
+            write_jsonl(common, rows)
+        return rows
 
     def _rows(self, answer: Written | Judged, adapter: dict, asked: Questions, label: str) -> list[dict]:
         """Answer the questions with an adapter: prediction rows."""

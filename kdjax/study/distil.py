@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from kdjax import knowledge
 from kdjax.data import Domain, Session
+from kdjax.errors import InputError
 from kdjax.knowledge import Ask, Card, CountTokens, Log
 from kdjax.reporting import Progress, RunLog
 from kdjax.study.settings import teacher_cache
@@ -68,6 +69,22 @@ def distil(
         if teacher:
             log.event("teacher", **vars(teacher.stats))
     return cards
+
+
+def recorded(
+    config: ConfigDict, domains: Mapping[str, Domain], ready: Mapping[str, Cards], count_tokens: CountTokens
+) -> bool:
+    """Whether the teacher's cache holds every answer that the cards to come take; nothing is asked."""
+    if _complete(config, ready):
+        return True
+    try:
+        with open_teacher("replay", config.teacher.source, teacher_cache(config), log=lambda text: None) as teacher:
+            for name, domain in domains.items():
+                for form in set(config.knowledge.formats) - set(ready[name]):
+                    _extract(config, domain, form, teacher.ask, count_tokens, lambda text: None)
+    except InputError:  # no such teacher, or a call that it was never asked
+        return False
+    return True
 
 
 def _complete(config: ConfigDict, ready: Mapping[str, Cards]) -> bool:

@@ -1,14 +1,18 @@
 """How sessions are told to the student: knowledge first, then demonstrations, then the products; once or in several orders."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from kdjax.data import Session, reorder
 from kdjax.knowledge import knowledge_text
 from kdjax.prompting import Demonstration, Example, Neighbours, ProductForm, prompt_example, training_example
 from kdjax.sources import Tokenizer
+from kdjax.student import PairHead
 from kdjax.study.distil import Cards
 
 
@@ -100,3 +104,18 @@ def order(number: int, size: int) -> tuple[int, ...]:
     if number > 1:
         return tuple(np.random.default_rng([number, size]).permutation(size).tolist())
     return tuple(reversed(places) if number else places)
+
+
+def fingerprint(model: str, config: ConfigDict, head: PairHead | None, asked: Questions) -> str:
+    """sha256 (hex) of all that the answers of an untrained student depend on: which it is (the digest `model`), what it is asked, and how it answers."""
+    student = [model, config.student.dtype, config.student.quantization]
+    thoughts_first = "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target"
+    written = [config.eval.constraint, config.eval.max_new_tokens, thoughts_first]
+    form = written if head is None else config.student.pair_layers
+    prompts = [
+        [prompt.domain, prompt.session_id, prompt.prompt_ids] for told in asked.tellings for prompt in told.prompts
+    ]
+    digest = hashlib.sha256(json.dumps([student, form, prompts]).encode())
+    for name in sorted(head or ()):
+        digest.update(name.encode() + np.asarray(head[name]).tobytes())
+    return digest.hexdigest()

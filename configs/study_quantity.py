@@ -1,0 +1,37 @@
+"""Research question 2: does the quantity of the knowledge matter? Shares of the training sessions by strategy, domains and formats together.
+
+    python launch.py --config=configs/study_quantity.py --config.study.dry_run=True
+    python launch.py --config=configs/study_quantity.py --config.data.source=bundlerec --config.data.root=DIR \\
+        --config.data.domains="('electronic','clothing')"
+
+Samples of one strategy are nested. Sessions that are not in the sample yield neither knowledge nor training examples; with
+--config.quantity.applies_to="('knowledge',)" they are still trained on. With two domains, a cell for each alone shows what
+learning from both is worth. `:smoke` runs in two minutes.
+"""
+
+from configs.base import cell, study, variant
+
+STRATEGIES = ("random", "length", "diversity", "difficulty")
+RATIOS = (0.1, 0.25, 0.5, 0.75)
+WHOLE = "all sessions"
+CELLS = (
+    cell(WHOLE),
+    *(
+        cell(f"{ratio:.0%}, {strategy}", WHOLE, quantity__ratio=ratio, quantity__strategy=strategy)
+        for strategy in STRATEGIES
+        for ratio in RATIOS
+    ),
+    cell("no knowledge", WHOLE, knowledge__formats=()),
+    cell("patterns and rules", WHOLE, knowledge__formats=("patterns", "rules")),
+)
+
+
+def get_config(arg: str = ""):
+    about = "Does the quantity of the knowledge matter: how many sessions, how they are chosen, how many formats?"
+    config = variant(study("study_quantity", about, CELLS), arg)
+    config.study.each_domain = True
+    if arg == "smoke":
+        config.study.cells = (CELLS[0], CELLS[1], CELLS[13], CELLS[-1])
+        config.study.seeds = (0,)
+        config.train.max_steps = 2
+    return config

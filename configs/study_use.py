@@ -1,0 +1,36 @@
+"""Research question 3: does the way of using the knowledge matter? In context, by fine-tuning, or both.
+
+    python launch.py --config=configs/study_use.py --config.study.dry_run=True
+    python launch.py --config=configs/study_use.py --config.data.source=bundlerec --config.data.root=DIR \\
+        --config.data.domains="('electronic','clothing')"
+
+Rules stand in every prompt. In context: the untrained student writes, after 0, 1, 3 or 5 demonstrations, the nearest training
+sessions. Fine-tuned: it judges pairs (docs/recipe.md), without and with a demonstration. `:smoke` runs in two minutes.
+"""
+
+from configs.base import cell, study, variant
+
+ICL = {
+    "student__answer": "text",
+    "eval__orders": 1,
+    "prompting__fields": ("title",),
+    "eval__constraint": "items",
+    "train__max_steps": 0,
+}
+CELLS = (
+    cell("zero-shot", **ICL),
+    *(cell(f"in context, {k} shown", "zero-shot", **ICL, prompting__demonstrations=k) for k in (1, 3, 5)),
+    cell("fine-tuned"),
+    cell("fine-tuned, 1 shown", "fine-tuned", prompting__demonstrations=1),
+)
+
+
+def get_config(arg: str = ""):
+    about = "Does the way of using the knowledge matter: in context, by fine-tuning, or both?"
+    config = variant(study("study_use", about, CELLS), arg)
+    if arg == "smoke":
+        config.study.cells = (CELLS[0], CELLS[1], *CELLS[4:])
+        config.study.seeds = (0,)
+        config.train.max_steps = 2
+        config.train.max_length = 4096
+    return config

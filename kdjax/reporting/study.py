@@ -1,0 +1,189 @@
+"""What a study leaves for people: study.csv with every number, study.md and study.tex with the tables, report.html with plots."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdjax.reporting.files import plain, write_text
+from kdjax.reporting.report import MOST_ROWS, page
+from kdjax.reporting.tables import NOTHING, Row, interval_text
+
+HEADINGS = (
+    "",
+    "strict F1",
+    "± seeds",
+    "exact F1",
+    "pair F1",
+    "valid",
+    "paper P",
+    "paper R",
+    "paper coverage",
+    "unanswered",
+    "difference",
+    "p",
+    "prompt tokens",
+)
+LEGEND = (
+    "Strict F1 is the mean over seeds, with a 95 % bootstrap interval over test sessions; ± is the standard deviation over seeds. "
+    "A difference is in strict F1, paired over sessions, to the row it names; p is Holm's, over the differences of a table. "
+    "Exact F1 asks for equal sets, pair F1 compares product pairs. In the paper's metrics a subset of a true bundle is a hit, repeats "
+    "count, and sessions without an answer are left out: unanswered is their number, a mean over seeds."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row as it is shown: `cells` in the order of HEADINGS; `kind` is "cell" or "baseline"."""
+
+    kind: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One domain's rows."""
+
+    title: str
+    rows: tuple[Line, ...]
+
+
+def write_study(
+    folder: Path,
+    *,
+    name: str,
+    about: str,
+    rows: Sequence[Mapping[str, Any]],
+    differ: Mapping[str, Mapping[str, Any]],
+    ratios: Mapping[str, float],
+    strategies: Mapping[str, str],
+    cards: Mapping[str, Sequence[Mapping[str, Any]]],
+    synthetic: Sequence[str],
+) -> None:
+    """Write study.csv, study.md, study.tex and report.html into `folder`; the same arguments give the same bytes.
+
+    Args:
+        rows: of `kdjax.study.outcome`, one per cell (or baseline) and domain.
+        differ: cell → the fields in which it differs from the study's config.
+        ratios: cell → share of the training sessions, empty where all cells have the same; with `strategies` they make a curve.
+        cards: knowledge cards by "domain/format".
+        synthetic: the domains that were generated.
+    """
+    from kdjax.reporting.plots import forest, ratio_curves, token_scatter
+
+    tables = _tables(rows)
+    write_text(folder / "study.csv", _csv(rows))
+    write_text(folder / "study.md", _markdown(name, about, tables, synthetic))
+    write_text(folder / "study.tex", _latex(tables))
+    plots = []
+    for index, domain in enumerate(dict.fromkeys(row["domain"] for row in rows)):
+        mine = [row for row in rows if row["domain"] == domain]
+        cells = [row for row in mine if row["kind"] == "cell"]
+        plots.append(forest([_forest_row(row) for row in mine], f"Strict F1, {domain}", f"forest{index}"))
+        if ratios:
+            curves: dict[str, list] = {}
+            for row in sorted(cells, key=lambda row: ratios[row["name"]]):
+                point = (ratios[row["name"]], row["f1"], row["f1_low"], row["f1_high"])
+                curves.setdefault(strategies[row["name"]], []).append(point)
+            plots.append(
+                ratio_curves(curves, f"Strict F1 by share of the training sessions, {domain}", f"ratio{index}")
+            )
+        points = [(row["prompt_tokens"], row["f1"], row["name"]) for row in cells]
+        plots.append(token_scatter(points, f"Strict F1 by tokens of the prompt, {domain}", f"tokens{index}"))
+    html = page("study.html").render(
+        name=name,
+        about=about,
+        tables=tables,
+        headings=HEADINGS,
+        legend=LEGEND,
+        plots=[plot for plot in plots if plot],
+        differ=plain(differ),
+        cards=cards,
+        most=MOST_ROWS,
+        synthetic=synthetic,
+    )
+    write_text(folder / "report.html", html)
+
+
+def _tables(rows: Sequence[Mapping[str, Any]]) -> list[StudyTable]:
+    domains = dict.fromkeys(row["domain"] for row in rows)
+    return [
+        StudyTable(
+            f"{domain}, {next(row['n'] for row in rows if row['domain'] == domain)} test sessions",
+            tuple(Line(row["kind"], _cells(row)) for row in rows if row["domain"] == domain),
+        )
+        for domain in domains
+    ]
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    difference = NOTHING
+    if row["difference"] is not None:
+        difference = f"{row['difference']:+.3f} {interval_text((row['low'], row['high']))} to {row['against']}"
+    seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
+    return (
+        row["name"] + seeds,
+        f"{row['f1']:.3f} {interval_text((row['f1_low'], row['f1_high']))}",
+        *(
+            NOTHING if row[key] is None else f"{row[key]:.3f}"
+            for key in ("sd", "exact_f1", "pair_f1", "valid_rate", "paper_precision", "paper_recall", "paper_coverage")
+        ),
+        f"{row['unanswered']:g}/{row['n']}",
+        difference,
+        NOTHING if row["holm"] is None else f"{row['holm']:.4f}",
+        NOTHING if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.0f}",
+    )
+
+
+def _forest_row(row: Mapping[str, Any]) -> Row:
+    kind = "student" if row["kind"] == "cell" else "baseline"
+    return Row(row["name"], kind, (f"{row['f1']:.3f}",), (), row["f1"], (row["f1_low"], row["f1_high"]))
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown(name: str, about: str, tables: Sequence[StudyTable], synthetic: Sequence[str]) -> str:
+    parts = [f"# {name}", about]
+    if synthetic:
+        parts.append(f"Synthetic data: {', '.join(synthetic)}. These numbers say nothing about real shoppers.")
+    for table in tables:
+        lines = [HEADINGS, ("---", *("---:" for _ in HEADINGS[1:])), *(line.cells for line in table.rows)]
+        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts.append(f"**{table.title}**\n\n{text}")
+    return "\n\n".join([*parts, LEGEND]) + "\n"
+
+
+def _latex(tables: Sequence[StudyTable]) -> str:
+    return "\n".join(map(_latex_table, tables))
+
+
+def _latex_table(table: StudyTable) -> str:
+    lines = [
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}",
+        "\\toprule",
+        f"\\multicolumn{{{len(HEADINGS)}}}{{l}}{{{_tex(table.title)}}} \\\\",
+        " & ".join(map(_tex, HEADINGS)) + " \\\\",
+        "\\midrule",
+    ]
+    for before, line in zip((None, *table.rows), table.rows, strict=False):
+        if before and before.kind != line.kind:
+            lines.append("\\midrule")
+        lines.append(" & ".join(map(_tex, line.cells)) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _tex(text: str) -> str:
+    for sign in "\\&%$#_{}~^":
+        text = text.replace(
+            sign, {"\\": "\\textbackslash ", "~": "\\textasciitilde ", "^": "\\textasciicircum "}.get(sign, "\\" + sign)
+        )
+    return text.replace("±", "$\\pm$").replace("−", "$-$").replace("–", "--")

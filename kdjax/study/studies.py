@@ -1,0 +1,54 @@
+"""A study from start to end: plan → run what is not finished → tables, plots and a report."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax.reporting import write_study
+from kdjax.reporting.runlog import plain_console
+from kdjax.study.cell import load_domains, run
+from kdjax.study.grid import GridCell, grid
+from kdjax.study.outcome import axis, cards_of, outcome
+from kdjax.study.plan import matmul_rate, plan, plan_table
+
+
+def study(config: ConfigDict, workdir: str) -> None:
+    """Run the cells of `config.study` that are not finished, and write study.csv, study.md, study.tex and report.html.
+
+    Each run has a folder of its own in <workdir>/cells, named by its config: a finished one is never run again, one that was
+    broken off goes on, a changed one is another. With `study.dry_run` only the plan is printed, and nothing is written.
+
+    Raises:
+        InputError: a cell that cannot be run, found before any is.
+    """
+    folder, console = Path(workdir), plain_console()
+    cells = grid(config, folder)
+    console.print(plan_table(cells, plan(cells), matmul_rate()))
+    if config.study.dry_run:
+        return
+    shared = folder / "shared"
+    shared.mkdir(parents=True, exist_ok=True)
+    waiting = [(cell, one) for cell in cells for one in cell.runs if not one.finished]
+    for number, (cell, one) in enumerate(waiting, start=1):
+        console.print(f"\nrun {number} of {len(waiting)}: {cell.name}, seed {one.seed}", soft_wrap=True)
+        run(one.config, one.folder, shared)
+    _write(config, folder, cells)
+    console.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
+    named = {name: one.config for cell in cells for one in cell.runs for name in one.config.data.domains}
+    domains = {name: load_domains(one)[name] for name, one in named.items()}
+    rows = outcome(cells, domains, config.eval.max_sessions)
+    write_study(
+        folder,
+        name=config.name,
+        about=config.study.about,
+        rows=rows,
+        differ={cell.name: cell.fields for cell in cells},
+        ratios=axis(cells, "quantity.ratio"),
+        strategies={cell.name: cell.runs[0].config.quantity.strategy for cell in cells},
+        cards=cards_of(cells),
+        synthetic=[name for name, domain in domains.items() if domain.synthetic],
+    )
