@@ -1,0 +1,142 @@
+"""From finished runs to a study's rows, with answers written by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs.base import cell, study
+from kdjax.data import load_domain
+from kdjax.errors import InputError
+from kdjax.evaluation import holm, score
+from kdjax.study.grid import grid
+from kdjax.study.outcome import POOLED, axis, cards_of, outcome
+from kdjax.study.scores import FROZEN
+
+
+def answer(run, domain, say, name="predictions.jsonl"):
+    """Write what `say(session, number)` names for each test session, 1-based."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / name).open("a") as file:
+        for number, session in enumerate(domain.splits["test"]):
+            row = {
+                "domain": domain.name,
+                "session_id": session.id,
+                "predicted": say(session, number),
+                "prompt_tokens": 10,
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def right(session, number):
+    return [[item + 1 for item in bundle] for bundle in session.bundles]
+
+
+def whole(session, number):
+    return [list(range(1, len(session) + 1))]
+
+
+def mixed(seed):
+    return lambda session, number: (right if (number + seed) % 3 else whole)(session, number)
+
+
+def of(rows, name, domain):
+    [row] = [row for row in rows if (row["name"], row["domain"]) == (name, domain)]
+    return row
+
+
+@pytest.fixture
+def cells(tmp_path):
+    domain = load_domain("demo", "", "demo")
+    found = grid(
+        study(
+            "x", "?", (cell("whole"), cell("mixed", "whole", train__epochs=1), cell("right", "whole", train__epochs=3))
+        ),
+        tmp_path,
+    )
+    for one, say in zip(found, (lambda _: whole, mixed, lambda _: right), strict=True):
+        for run in one.runs:
+            answer(run, domain, say(run.seed))
+    answer(found[0].runs[0], domain, right, "predictions_before.jsonl")
+    return found, domain
+
+
+def test_a_row_is_the_cells_score_over_its_seeds(cells):
+    found, domain = cells
+    rows = outcome(found, {"demo": domain}, 0)
+    truth = [session.bundles for session in domain.splits["test"]]
+    predicted = [[tuple(n - 1 for n in b) for b in whole(s, 0)] for s in domain.splits["test"]]
+    expected = score(predicted, truth)
+    row = of(rows, "whole", "demo")
+    assert row["f1"] == pytest.approx(expected["strict"]["f1"]) and row["sd"] == 0 and row["seeds"] == 3
+    assert row["paper_recall"] == pytest.approx(expected["paper"]["recall"]) and row["unanswered"] == 0
+    assert row["against"] is None and row["prompt_tokens"] == 10
+    seeds = [
+        score(
+            [[tuple(n - 1 for n in b) for b in mixed(seed)(s, i)] for i, s in enumerate(domain.splits["test"])], truth
+        )
+        for seed in range(3)
+    ]
+    f1 = [one["strict"]["f1"] for one in seeds]
+    assert of(rows, "mixed", "demo")["f1"] == pytest.approx(np.mean(f1))
+    assert of(rows, "mixed", "demo")["sd"] == pytest.approx(np.std(f1, ddof=1))
+    assert of(rows, "right", "demo")["f1"] == of(rows, FROZEN, "demo")["f1"] == 1.0
+
+
+def test_differences_are_to_the_reference_and_corrected_together(cells):
+    found, domain = cells
+    rows = outcome(found, {"demo": domain}, 0)
+    better, best = of(rows, "mixed", "demo"), of(rows, "right", "demo")
+    base = of(rows, "whole", "demo")["f1"]
+    assert best["difference"] == pytest.approx(1 - base) and best["low"] > 0 and best["against"] == "whole"
+    assert 0 < better["difference"] < best["difference"] and better["low"] < better["difference"] < better["high"]
+    assert [better["holm"], best["holm"]] == holm([better["p"], best["p"]]) and best["holm"] < 0.05
+
+
+def test_baselines_stand_beside_and_domains_are_pooled(tmp_path):
+    from dataclasses import replace
+
+    one = load_domain("demo", "", "demo")
+    other = replace(one, name="other", splits={**one.splits, "test": one.splits["test"][:10]})
+    config = study("x", "?", (cell("right"), cell("one alone", "right", data__domains=("demo",))))
+    config.data.domains = ("demo", "other")
+    found = grid(config, tmp_path)
+    for run in found[0].runs:
+        answer(run, one, right)
+        answer(run, other, whole)
+    for run in found[1].runs:
+        answer(run, one, right)
+    rows = outcome(found, {"demo": one, "other": other}, 0)
+    assert {row["name"] for row in rows if row["domain"] == POOLED} >= {"right", "whole session", "pair classifier"}
+    assert not any(row["name"] == "one alone" for row in rows if row["domain"] != "demo")
+    assert of(rows, "right", POOLED)["n"] == len(one.splits["test"]) + 10
+    assert of(rows, "one alone", "demo")["difference"] == 0 and of(rows, "one alone", "demo")["p"] == 1
+    assert (
+        of(rows, "right", "other")["f1"] == of(rows, "whole session", "other")["f1"] < of(rows, "right", POOLED)["f1"]
+    )
+
+
+def test_a_run_without_its_predictions_is_an_error(cells):
+    found, domain = cells
+    path = found[1].runs[0].folder / "predictions.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")
+    with pytest.raises(InputError, match="2 test sessions of demo have no prediction"):
+        outcome(found, {"demo": domain}, 0)
+
+
+def test_an_axis_is_a_field_in_which_cells_differ(cells):
+    found, _ = cells
+    assert axis(found, "train.epochs") == {"whole": 2, "mixed": 1, "right": 3} and axis(found, "train.batch_size") == {}
+
+
+def test_cards_of_all_runs_are_there_once(cells):
+    found, _ = cells
+    for run in found[0].runs[:2]:
+        folder = run.folder / "knowledge" / "demo"
+        folder.mkdir(parents=True)
+        (folder / "rules.jsonl").write_text(
+            json.dumps({"text": "same"}) + "\n" + json.dumps({"text": str(run.seed)}) + "\n"
+        )
+    assert {name: [card["text"] for card in cards] for name, cards in cards_of(found).items()} == {
+        "demo/rules": ["same", "0", "1"]
+    }

@@ -1,0 +1,50 @@
+"""A study through launch.py: its plan, its cells, going on after a kill."""
+
+import csv
+import os
+import signal
+
+from configs.study_use import CELLS
+
+
+def finished(workdir):
+    return {path.parent.name: path.stat().st_mtime_ns for path in workdir.glob("cells/*/metrics.json")}
+
+
+def test_a_dry_run_plans_and_writes_nothing(launch, tmp_path):
+    process = launch("study_format.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.study.dry_run=True")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "none, fine-tuned" in process.stdout and "MiB" in process.stdout and "Gflop/s" in process.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
+    """Killed in the third of four runs, in the first of its two steps."""
+    workdir = tmp_path / "run"
+    process = launch("study_use.py:smoke", f"--workdir={workdir}", "--config.train.checkpoint_every=1", start=True)
+    third = False
+    for line in process.stdout:
+        third |= line.startswith("run 3 of 4: fine-tuned, seed 0")
+        if third and line.startswith("train step 1/2"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    before = finished(workdir)
+    assert len(before) == 2 and not (workdir / "study.csv").exists()
+    again = launch("study_use.py:smoke", f"--workdir={workdir}", "--config.train.checkpoint_every=1")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "run 1 of 2: fine-tuned, seed 0" in again.stdout
+    after = finished(workdir)
+    assert len(after) == 4 and all(after[name] == when for name, when in before.items())
+    rows = list(csv.DictReader((workdir / "study.csv").open()))
+    names = [name for name, _, _ in CELLS]
+    assert [row["name"] for row in rows if row["kind"] == "cell"] == [names[0], names[1], *names[4:]]
+    assert {"whole session", "pair classifier", "frozen student"} <= {row["name"] for row in rows}
+    for name in ("study.md", "study.tex", "report.html"):
+        assert "fine-tuned, 1 shown" in (workdir / name).read_text()
+    # what untrained students answer is asked once: a cell that asks the same finds it
+    shared = launch("study_use.py:smoke", f"--workdir={workdir}", "--config.train.checkpoint_every=2")
+    assert shared.returncode == 0, shared.stderr[-3000:]
+    assert shared.stdout.count("test before training: as in an earlier run") == 2
+    assert shared.stdout.count("test: as in an earlier run") == 2
+    assert len(finished(workdir)) == 8 and {name: finished(workdir)[name] for name in after} == after
