@@ -135,11 +135,16 @@ def token_scatter(points: Sequence[tuple[float, float, str]], title: str, name: 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         axes: Axes = figure.subplots()
+        middle = (min(points)[0] + max(points)[0]) / 2
         for tokens, f1, label in points:
+            right = tokens > middle  # its name stands to the left of it
             axes.plot(tokens, f1, "o", color=STUDENT, markersize=5)
-            axes.annotate(
-                label, (tokens, f1), (4, 3), textcoords="offset points", fontsize=8, color=MUTED, parse_math=False
-            )
+            place = {
+                "xytext": (-4 if right else 4, 3),
+                "ha": "right" if right else "left",
+                "textcoords": "offset points",
+            }
+            axes.annotate(label, (tokens, f1), **place, fontsize=8, color=MUTED, parse_math=False)
         axes.margins(x=0.2, y=0.15)
         axes.set(xlabel="tokens of a prompt, mean", ylabel="strict F1")
         told = "; ".join(f"{label}: {f1:.3f} at {tokens:.0f}" for tokens, f1, label in points)

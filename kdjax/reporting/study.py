@@ -15,6 +15,8 @@ HEADINGS = (
     "",
     "strict F1",
     "± seeds",
+    "difference",
+    "p",
     "exact F1",
     "pair F1",
     "valid",
@@ -22,8 +24,6 @@ HEADINGS = (
     "paper R",
     "paper coverage",
     "unanswered",
-    "difference",
-    "p",
     "prompt tokens",
 )
 LEGEND = (
@@ -119,21 +119,21 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[StudyTable]:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    def number(key: str, digits: int = 3) -> str:
+        return NOTHING if row[key] is None else f"{row[key]:.{digits}f}"
+
     difference = NOTHING
     if row["difference"] is not None:
         difference = f"{row['difference']:+.3f} {interval_text((row['low'], row['high']))} to {row['against']}"
-    seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
     return (
-        row["name"] + seeds,
+        row["name"] + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""),
         f"{row['f1']:.3f} {interval_text((row['f1_low'], row['f1_high']))}",
-        *(
-            NOTHING if row[key] is None else f"{row[key]:.3f}"
-            for key in ("sd", "exact_f1", "pair_f1", "valid_rate", "paper_precision", "paper_recall", "paper_coverage")
-        ),
-        f"{row['unanswered']:g}/{row['n']}",
+        number("sd"),
         difference,
-        NOTHING if row["holm"] is None else f"{row['holm']:.4f}",
-        NOTHING if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.0f}",
+        number("holm", 4),
+        *map(number, ("exact_f1", "pair_f1", "valid_rate", "paper_precision", "paper_recall", "paper_coverage")),
+        f"{row['unanswered']:.4g}/{row['n']}",
+        number("prompt_tokens", 0),
     )
 
 
