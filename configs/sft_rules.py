@@ -8,7 +8,7 @@ CPU cores when measured, with packages and model on disk. Expect the strict F1 t
 Real data (see README.md for where to get it):
 
     python launch.py --config=configs/sft_rules.py --config.data.source=bundlerec --config.data.root=DIR \\
-        --config.data.domains="('electronic',)" --config.knowledge.max_tokens=160
+        --config.data.domains="('electronic','clothing')"
 
 `--config=configs/sft_rules.py:smoke` runs in seconds with a tiny random student.
 """

@@ -2,7 +2,7 @@
 
 from kdjax.data.domains import load_domain
 from kdjax.data.jsonl import load_new_sessions
-from kdjax.data.leaks import prove_sources
+from kdjax.data.leaks import leak_counts, prove_sources
 from kdjax.data.sessions import CategoryPath, Domain, Session, category_names, leaf_category, reorder
 from kdjax.data.summary import describe
 
@@ -13,6 +13,7 @@ __all__ = [
     "category_names",
     "describe",
     "leaf_category",
+    "leak_counts",
     "load_domain",
     "load_new_sessions",
     "prove_sources",

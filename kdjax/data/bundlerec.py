@@ -8,6 +8,7 @@
     bundle_intent.csv    bundle ID,intent
     item_titles.csv      item ID,titles
     item_categories.csv  item ID,categories       [[A,B,C],[A,D]]
+    user_session.csv     user ID,session ID       if it is there: leak checks count shared users
 
 Every product of a session that has a bundle needs a title and a category row. The titles published with the data cover the
 products of bundles alone, which gives the others away; the complete files are those of llm4sr/PO4ISR.
@@ -64,7 +65,7 @@ def load_bundlerec(root: str, name: str) -> Domain:
         sessions.append(session)
         left_out.update(dropped)
     splits = official_split(sessions)
-    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out)
+    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out, users=_users(folder))
 
 
 def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> dict[str, dict[str, list[str]]]:
@@ -95,6 +96,12 @@ def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> di
                     item_path, row, f"the item {item} of bundle {bundle} is not in its session {session_of[bundle]}"
                 )
     return bundles_of
+
+
+def _users(folder: Path) -> dict[str, str]:
+    path = folder / "user_session.csv"
+    sessions_of = members(path, ("user ID", "session ID")) if path.is_file() else {}
+    return {session: user for user, sessions in sessions_of.items() for session in sessions}
 
 
 def _titles(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""The proof that what a student was taught with comes from training sessions alone."""
+"""The proof that what a student was taught with comes from training sessions alone, and counts of what may leak all the same."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kdjax.data.sessions import Domain
@@ -39,3 +40,35 @@ def prove_sources(domains: Mapping[str, Domain], sources: Iterable[tuple[str, st
         listed = "\n  ".join(faults)
         raise InputError(f"{len(faults)} of {checked} sources do not come from training sessions alone:\n  {listed}")
     return checked
+
+
+QUOTED_WORDS = 4  # a title of fewer words may stand in a text by chance
+
+
+def leak_counts(domain: Domain, texts: Iterable[str]) -> dict[str, str]:
+    """What test sessions share with training sessions though no id is the same, and what knowledge (`texts`) quotes: label → "k of n"."""
+    train, test = domain.splits["train"], domain.splits["test"]
+    seen_by = defaultdict(set)  # product → training sessions
+    for place, session in enumerate(train):
+        for item in session.items:
+            seen_by[item].add(place)
+
+    def near(session) -> bool:
+        """Half of all products of both (Jaccard) are the same."""
+        items = set(session.items)
+        others = {place for item in items for place in seen_by[item]}
+        return any(2 * len(items & set(train[i].items)) >= len(items | set(train[i].items)) for i in others)
+
+    trained_users = {domain.users[session.id] for session in train if session.id in domain.users}
+    of_users = sum(domain.users.get(session.id) in trained_users for session in test)
+    texts = [text.lower() for text in texts]
+    titles = {title.lower() for split in domain.splits.values() for session in split for title in session.titles}
+    titles = {title for title in titles if len(title.split()) >= QUOTED_WORDS}
+    quoting = sum(any(title in text for title in titles) for text in texts)
+    return {
+        "test sessions of a user who has a training session": f"{of_users} of {len(test)}"
+        if domain.users
+        else "unknown",
+        "test sessions that share half their products with a training session": f"{sum(map(near, test))} of {len(test)}",
+        f"knowledge cards that quote a title of {QUOTED_WORDS} or more words": f"{quoting} of {len(texts)}",
+    }

@@ -30,7 +30,8 @@ class Domain:
     """A named set of sessions, split for good.
 
     `left_out` counts what was read but not kept, by reason. `digest` is the sha256 of all that was kept: two domains with
-    the same digest are the same data. `synthetic` is True for generated data and must be said wherever it shows.
+    the same digest are the same data. `synthetic` is True for generated data and must be said wherever it shows. `users`: session
+    id → shopper, where the data tells; no model sees it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Domain:
     digest: str
     left_out: Mapping[str, int] = field(default_factory=dict)
     synthetic: bool = False
+    users: Mapping[str, str] = field(default_factory=dict)
 
 
 def reorder(session: Session, order: Sequence[int]) -> Session:

@@ -60,6 +60,7 @@ def write_study(
     ratios: Mapping[str, float],
     strategies: Mapping[str, str],
     cards: Mapping[str, Sequence[Mapping[str, Any]]],
+    leaks: Mapping[str, Mapping[str, str]],
     synthetic: Sequence[str],
 ) -> None:
     """Write study.csv, study.md, study.tex and report.html into `folder`; the same arguments give the same bytes.
@@ -69,13 +70,14 @@ def write_study(
         differ: cell → the fields in which it differs from the study's config.
         ratios: cell → share of the training sessions, empty where all cells have the same; with `strategies` they make a curve.
         cards: knowledge cards by "domain/format".
+        leaks: domain → what was checked for leaks → what was counted.
         synthetic: the domains that were generated.
     """
     from kdjax.reporting.plots import forest, ratio_curves, token_scatter
 
     tables = _tables(rows)
     write_text(folder / "study.csv", _csv(rows))
-    write_text(folder / "study.md", _markdown(name, about, tables, synthetic))
+    write_text(folder / "study.md", _markdown(name, about, tables, leaks, synthetic))
     write_text(folder / "study.tex", _latex(tables))
     plots = []
     for index, domain in enumerate(dict.fromkeys(row["domain"] for row in rows)):
@@ -101,6 +103,7 @@ def write_study(
         plots=[plot for plot in plots if plot],
         differ=plain(differ),
         cards=cards,
+        leaks=plain(leaks),
         most=MOST_ROWS,
         synthetic=synthetic,
     )
@@ -150,7 +153,13 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _markdown(name: str, about: str, tables: Sequence[StudyTable], synthetic: Sequence[str]) -> str:
+def _markdown(
+    name: str,
+    about: str,
+    tables: Sequence[StudyTable],
+    leaks: Mapping[str, Mapping[str, str]],
+    synthetic: Sequence[str],
+) -> str:
     parts = [f"# {name}", about]
     if synthetic:
         parts.append(f"Synthetic data: {', '.join(synthetic)}. These numbers say nothing about real shoppers.")
@@ -158,7 +167,8 @@ def _markdown(name: str, about: str, tables: Sequence[StudyTable], synthetic: Se
         lines = [HEADINGS, ("---", *("---:" for _ in HEADINGS[1:])), *(line.cells for line in table.rows)]
         text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         parts.append(f"**{table.title}**\n\n{text}")
-    return "\n\n".join([*parts, LEGEND]) + "\n"
+    found = [f"* {domain}, {what}: {count}" for domain, counts in leaks.items() for what, count in counts.items()]
+    return "\n\n".join([*parts, LEGEND, "Leak checks:", "\n".join(found)]) + "\n"
 
 
 def _latex(tables: Sequence[StudyTable]) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from kdjax.data import leak_counts
 from kdjax.reporting import write_study
 from kdjax.reporting.runlog import plain_console
 from kdjax.study.cell import load_domains, run
@@ -40,7 +41,10 @@ def study(config: ConfigDict, workdir: str) -> None:
 def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
     named = {name: one.config for cell in cells for one in cell.runs for name in one.config.data.domains}
     domains = {name: load_domains(one)[name] for name, one in named.items()}
-    rows = outcome(cells, domains, config.eval.max_sessions)
+    rows, cards = outcome(cells, domains, config.eval.max_sessions), cards_of(cells)
+    texts = {
+        name: [c["text"] for file, of in cards.items() if file.split("/")[0] == name for c in of] for name in domains
+    }
     write_study(
         folder,
         name=config.name,
@@ -49,6 +53,7 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
         differ={cell.name: cell.fields for cell in cells},
         ratios=axis(cells, "quantity.ratio"),
         strategies={cell.name: cell.runs[0].config.quantity.strategy for cell in cells},
-        cards=cards_of(cells),
+        cards=cards,
+        leaks={name: leak_counts(domain, texts[name]) for name, domain in domains.items()},
         synthetic=[name for name, domain in domains.items() if domain.synthetic],
     )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.data import Domain, Session, prove_sources
+from kdjax.data import Domain, Session, leak_counts, load_domain, prove_sources
 from kdjax.errors import InputError
 
 
@@ -54,3 +54,23 @@ def test_it_passes_exactly_where_all_ids_are_training_ids(ids):
     else:
         with pytest.raises(InputError, match="card: food"):
             prove_sources(DOMAINS, [("card", "food", ids)])
+
+
+def test_what_may_leak_is_counted():
+    def session(id, *items):
+        titles = tuple(f"the very long title of {item}" for item in items)
+        return Session(id, items, titles, ((),) * len(items))
+
+    train = [session("1", "a", "b", "c"), session("2", "d", "e")]
+    test = [session("3", "a", "b"), session("4", "a", "d", "x", "y"), session("5", "c", "b", "z")]
+    splits = {"train": train, "validation": [], "test": test}
+    shop = Domain("shop", "jsonl", splits, "", users={"1": "ann", "2": "bob", "3": "eve", "4": "ann"})
+    texts = ["Bundle THE VERY LONG TITLE OF a with d.", "Bundle mugs."]
+    assert [*leak_counts(shop, texts).values()] == ["1 of 3", "2 of 3", "1 of 2"]
+    assert next(iter(leak_counts(DOMAINS["food"], []).values())) == "unknown"
+
+
+def test_the_public_data_tells_its_users(bundlerec):
+    electronic = load_domain("bundlerec", str(bundlerec), "electronic")
+    sessions = [session for split in electronic.splits.values() for session in split]
+    assert all(session.id in electronic.users for session in sessions)

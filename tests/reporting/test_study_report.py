@@ -63,7 +63,13 @@ def written(tmp_path):
             "rows": ROWS,
             "differ": {"none": {}, "rules & <b>": {"a.b": (1,)}},
         }
-        given |= {"ratios": {}, "strategies": {}, "cards": {}, "synthetic": ["d_1"]}
+        given |= {
+            "ratios": {},
+            "strategies": {},
+            "cards": {},
+            "leaks": {"d_1": {"shared": "3 of 20"}},
+            "synthetic": ["d_1"],
+        }
         write_study(tmp_path / folder, **given | fields)
         return tmp_path / folder
 
@@ -83,7 +89,7 @@ def test_the_tables_show_intervals_differences_and_who_did_not_answer(written):
     [line] = [line for line in text.splitlines() if line.startswith("| rules")]
     assert "rules & <b> (3 seeds) | 0.600 [0.400, 0.600] | 0.010" in line
     assert "| +0.100 [0.020, 0.200] to none | 0.0120 |" in line and "1.5/20 | 150" in line
-    assert "whole \\| session" in text
+    assert "whole \\| session" in text and "* d_1, shared: 3 of 20" in text
     columns = {line.count(" | ") for line in text.replace("\\|", "").splitlines() if line.startswith("| ")}
     assert len(columns) == 1
 
