@@ -10,10 +10,17 @@ from ml_collections import config_flags
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
 from kdjax.sources import cache_root
-from kdjax.study import default_workdir, generate, probe, study
+from kdjax.study import default_workdir, generate, probe, run_aicl, study
 from kdjax.study import run as run_experiment
 
-JOBS = {"run": run_experiment, "generate": generate, "study": study, "probe": probe, "benchmark": benchmark}
+JOBS = {
+    "run": run_experiment,
+    "generate": generate,
+    "study": study,
+    "aicl": run_aicl,
+    "probe": probe,
+    "benchmark": benchmark,
+}
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment, a file in configs/; FILE:smoke is its short version.", lock_config=True

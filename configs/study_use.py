@@ -5,7 +5,7 @@
         --config.data.domains="('electronic','clothing')"
 
 Rules stand in every prompt. In context: the untrained student writes, after 0, 1, 3 or 5 demonstrations, the nearest training
-sessions. Fine-tuned: it judges pairs (docs/recipe.md), without and with a demonstration. `:smoke` runs in two minutes.
+sessions. AICL is the predecessor, with the teacher as its model: five to nine teacher calls per test session. Fine-tuned: the student judges pairs (docs/recipe.md), without and with a demonstration. `:smoke` runs in two minutes.
 """
 
 from configs.base import cell, study, variant
@@ -18,6 +18,7 @@ ICL = {
     "train__max_steps": 0,
 }
 CELLS = (
+    cell("AICL, by the teacher", "zero-shot", job="aicl"),
     cell("zero-shot", **ICL),
     *(cell(f"in context, {k} shown", "zero-shot", **ICL, prompting__demonstrations=k) for k in (1, 3, 5)),
     cell("fine-tuned"),
@@ -29,7 +30,7 @@ def get_config(arg: str = ""):
     about = "Does the way of using the knowledge matter: in context, by fine-tuning, or both?"
     config = variant(study("study_use", about, CELLS), arg)
     if arg == "smoke":
-        config.study.cells = (CELLS[0], CELLS[1], *CELLS[4:])
+        config.study.cells = (*CELLS[1:3], *CELLS[5:])
         config.study.seeds = (0,)
         config.train.max_steps = 2
         config.train.max_length = 4096

@@ -3,6 +3,7 @@
 from kdjax.knowledge.cards import FORMATS, Card, read_cards, write_cards
 from kdjax.knowledge.composition import knowledge_text
 from kdjax.knowledge.patterns import mine_patterns
+from kdjax.knowledge.predecessor import MOST_TURNS, Dialogue, aicl
 from kdjax.knowledge.protocols import Ask, CountTokens, Log
 from kdjax.knowledge.reflection import TURNS, RuleCandidate, reflect
 from kdjax.knowledge.rules import annotation_rule_cards, merge_rules
@@ -12,13 +13,16 @@ from kdjax.knowledge.validation import keep_validated
 
 __all__ = [
     "FORMATS",
+    "MOST_TURNS",
     "STRATEGIES",
     "TURNS",
     "Ask",
     "Card",
     "CountTokens",
+    "Dialogue",
     "Log",
     "RuleCandidate",
+    "aicl",
     "annotation_rule_cards",
     "annotation_thoughts",
     "keep_validated",

@@ -2,8 +2,9 @@
 
 from kdjax.study.cell import run
 from kdjax.study.generate import generate
+from kdjax.study.predecessor import run_aicl
 from kdjax.study.probe import probe
 from kdjax.study.settings import default_workdir
 from kdjax.study.studies import study
 
-__all__ = ["default_workdir", "generate", "probe", "run", "study"]
+__all__ = ["default_workdir", "generate", "probe", "run", "run_aicl", "study"]

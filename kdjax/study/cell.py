@@ -56,7 +56,7 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
     if (folder / "metrics.json").is_file():
         with RunLog(folder) as log:
             log.say(f"{config.name} → {folder}, finished")
-            _show(folder, log)
+            show(folder, log)
         return
     prepared = prepare(config, folder, domains)
     claim(folder, config, domains)
@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
         for domain in domains.values():
             log.say(describe(domain))
         Cell(config, folder, domains, log, shared).run(prepared.count_tokens)
-        _show(folder, log)
+        show(folder, log)
 
 
 def load_domains(config: ConfigDict) -> dict[str, Domain]:
@@ -341,7 +341,8 @@ class Cell:
         return notes
 
 
-def _show(folder: Path, log: RunLog) -> None:
+def show(folder: Path, log: RunLog) -> None:
+    """Say the table of a finished run."""
     metrics = read_metrics(folder)
     log.say(results_table(metrics))
     log.say(headline(metrics))

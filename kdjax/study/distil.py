@@ -40,7 +40,7 @@ def without_teacher(
 def check_teacher(config: ConfigDict, ready: Mapping[str, Cards]) -> None:
     """Raise InputError, before anything is written, if a teacher that will be asked is not there or cannot be asked."""
     if not _complete(config, ready):
-        with _teacher(config, lambda text: None) as teacher:
+        with open_config_teacher(config, lambda text: None) as teacher:
             teacher.check()
 
 
@@ -59,7 +59,7 @@ def distil(
             for form in config.knowledge.formats:
                 path, made = card_path(workdir, name, form), ready[name].get(form)
                 if made is None:
-                    made = _extract(config, domain, form, _asking(teacher, log), count_tokens, log.say)
+                    made = _extract(config, domain, form, asking(teacher, log), count_tokens, log.say)
                 cards[name][form] = made
                 if path.is_file():
                     continue
@@ -101,10 +101,11 @@ def _open(config: ConfigDict, log: RunLog) -> Teacher:
         log.say(
             f"teacher: {config.teacher.source} is the student's own model, a stand-in; a real study names a real teacher"
         )
-    return _teacher(config, log.say)
+    return open_config_teacher(config, log.say)
 
 
-def _teacher(config: ConfigDict, log: Log) -> Teacher:
+def open_config_teacher(config: ConfigDict, log: Log) -> Teacher:
+    """The teacher that the config names, to be used in a `with` statement."""
     return open_teacher(
         config.teacher.kind,
         config.teacher.source,
@@ -145,7 +146,7 @@ def _sample(config: ConfigDict, sessions: list[Session], count: int) -> list[Ses
     )
 
 
-def _asking(teacher: Teacher, log: RunLog):
+def asking(teacher: Teacher, log: RunLog) -> Ask:
     """The teacher's `ask` with a progress line per pass."""
 
     def ask(calls):

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from kdjax.errors import InputError
 from kdjax.study.settings import check, config_hash
 
+JOBS = ("run", "aicl")  # what a cell may be
+
 
 @dataclass(frozen=True)
 class Run:
@@ -66,7 +68,10 @@ def _cell(config: ConfigDict, workdir: Path, name: str, fields: dict, against: s
     del plain["study"]
     plain.update(job="run", name=f"{config.name}: {name}")
     _update(plain, name, fields)
-    seeds = config.study.seeds if plain.train.max_steps != 0 else config.study.seeds[:1]
+    if plain.job not in JOBS:
+        raise InputError(f"study cell {name!r}: job={plain.job!r} cannot be a cell; choose from {', '.join(JOBS)}")
+    trains = plain.job == "run" and plain.train.max_steps != 0
+    seeds = config.study.seeds if trains else config.study.seeds[:1]
     return GridCell(name, fields, against, tuple(_run(plain, workdir, name, seed) for seed in seeds))
 
 

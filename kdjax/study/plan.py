@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from rich.table import Table
 
-from kdjax.knowledge import TURNS
+from kdjax.knowledge import MOST_TURNS, TURNS
 from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
 from kdjax.study import examples as asking
@@ -54,6 +54,9 @@ def work(run: Run) -> Work:
         InputError: as `prepare` does; nothing of it would be found out later.
     """
     config, domains = run.config, load_domains(run.config)
+    if config.job == "aicl":
+        asked = sum(len(asking.spread(domain.splits["test"], config.eval.max_sessions)) for domain in domains.values())
+        return Work(0, 0, 0, 0, 0, MOST_TURNS * asked, False, 0)
     prepared = prepare(config, run.folder, domains)
     stand_in = {name: dict.fromkeys((s.id for s in domain.splits["train"]), 0.0) for name, domain in domains.items()}
     chosen = {use: sampled(config, domains, use, stand_in) for use in ("knowledge", "training")}

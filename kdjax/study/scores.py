@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdjax.data import Domain
+from kdjax.data import Domain, Session
 from kdjax.decoding import Completion
 from kdjax.evaluation import (
     KINDS,
@@ -28,25 +28,27 @@ FROZEN = "frozen student"
 
 def prediction_rows(questions: Questions, completions: Sequence[Completion]) -> list[dict]:
     """One row per session, by DESIGN's field names; products by 1-based position."""
-    rows = []
-    for domain, session, prompt, completion in zip(
-        questions.domains, questions.sessions, questions.prompts, completions, strict=True
-    ):
-        answer = parse_answer(completion.text, len(session))
-        rows.append(
-            {
-                "domain": domain,
-                "session_id": session.id,
-                "items": list(session.items),
-                "truth": [[item + 1 for item in bundle] for bundle in session.bundles],
-                "predicted": [list(bundle) for bundle in answer.bundles],
-                "text": completion.text,
-                "valid": answer.valid,
-                "prompt_tokens": len(prompt.prompt_ids),
-                "completion_tokens": len(completion.token_ids),
-            }
-        )
-    return rows
+    answered = zip(questions.domains, questions.sessions, questions.prompts, completions, strict=True)
+    return [
+        prediction_row(domain, session, said.text, len(prompt.prompt_ids), len(said.token_ids))
+        for domain, session, prompt, said in answered
+    ]
+
+
+def prediction_row(domain: str, session: Session, text: str, prompt_tokens: int, completion_tokens: int) -> dict:
+    """The row of a session that was answered with `text`."""
+    answer = parse_answer(text, len(session))
+    return {
+        "domain": domain,
+        "session_id": session.id,
+        "items": list(session.items),
+        "truth": [[item + 1 for item in bundle] for bundle in session.bundles],
+        "predicted": [list(bundle) for bundle in answer.bundles],
+        "text": text,
+        "valid": answer.valid,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+    }
 
 
 def scores(rows: Sequence[Mapping]) -> dict:

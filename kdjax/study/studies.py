@@ -11,6 +11,9 @@ from kdjax.study.cell import load_domains, run
 from kdjax.study.grid import GridCell, grid
 from kdjax.study.outcome import axis, cards_of, outcome
 from kdjax.study.plan import matmul_rate, plan, plan_table
+from kdjax.study.predecessor import run_aicl
+
+RUN = {"run": run, "aicl": run_aicl}  # by the job of a cell
 
 
 def study(config: ConfigDict, workdir: str) -> None:
@@ -32,7 +35,7 @@ def study(config: ConfigDict, workdir: str) -> None:
     waiting = [(cell, one) for cell in cells for one in cell.runs if not one.finished]
     for number, (cell, one) in enumerate(waiting, start=1):
         console.print(f"\nrun {number} of {len(waiting)}: {cell.name}, seed {one.seed}", soft_wrap=True)
-        run(one.config, one.folder, shared)
+        RUN[one.config.job](one.config, one.folder, shared)
     _write(config, folder, cells)
     console.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)

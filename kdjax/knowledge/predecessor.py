@@ -1,0 +1,117 @@
+"""AICL, the predecessor (arXiv 2312.16262): a model works out rules on the nearest training session, then bundles the session it is asked about.
+
+One dialogue per session, in the steps of the authors' code:
+
+| step              | what is said                                                            | turns    |
+|-------------------|-------------------------------------------------------------------------|----------|
+| neighbour         | bundles of the nearest training session                                 | 1        |
+| self-correction   | intents of these bundles; the bundles again, given the intents          | 2        |
+| auto-feedback     | each bundle against the nearest true one, in one of six types           | 0 to 4   |
+| rules             | which rules help to find bundles                                        | 1        |
+| inference         | bundles of the session, by these rules                                  | 1        |
+
+The feedback tells the type and never the true bundle. A dialogue whose bundles name products that are not there ends, and its session stays
+unanswered, as there. Left out is their feedback on intents, which two other models rate.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from kdjax.data import Session
+from kdjax.knowledge.comparison import Finding, compare
+from kdjax.knowledge.protocols import Ask, Log
+from kdjax.prompting.answers import answer_text, parse_answer
+from kdjax.prompting.products import product_list
+from kdjax.teacher import Answer, Call
+
+FEEDBACK_ROUNDS = 4
+MOST_TURNS = 5 + FEEDBACK_ROUNDS
+DEFINITION = (
+    "A bundle is two or more products that one shopper would get for one purpose, to choose from or use together."
+)
+FORM = f"Answer only with lists of product numbers, such as {answer_text([(0, 2), (1, 4, 5)])}"
+DETECT = f"{DEFINITION}\nProducts:\n{{products}}\nWhich of them form bundles? {FORM}"
+INTENTS = "Name the intent of each bundle in three to five words, one line per bundle."
+ADJUST = f"Given these intents, adjust the bundles where they do not fit. {FORM}"
+FEEDBACK = f"Of your bundles:\n{{hints}}\nGive all bundles again. {FORM}"
+RULES = "Which rules help to find the bundles? Write them down, one short sentence per line."
+INFER = f"By these rules, which of these other products form bundles?\nProducts:\n{{products}}\n{FORM}"
+HINTS = {
+    "right": "is right: keep it.",
+    "wrong": "is invalid: remove it.",
+    "irrelevant": "holds products that do not belong: remove them.",
+    "missing": "misses related products: append them.",
+    "single": "is one product: a bundle has at least two related ones.",
+}
+
+
+@dataclass
+class Dialogue:
+    """One session's dialogue. `text` is the answer about the session itself, "" where the dialogue ended before it."""
+
+    session: Session
+    neighbour: Session
+    turns: list[tuple[str, str]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    text: str = ""
+
+
+def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: int, log: Log) -> list[Dialogue]:
+    """Hold a dialogue about each (session, its nearest training session); all of them take each turn in one call of `ask`.
+
+    `max_new_tokens` bounds every single turn.
+    """
+    say = partial(_say, ask=ask, max_new_tokens=max_new_tokens, log=log)
+    dialogues = [Dialogue(session, neighbour) for session, neighbour in pairs]
+    say("bundles of the neighbours", dialogues, lambda one: DETECT.format(products=product_list(one.neighbour)))
+    going = [one for one in dialogues if not _out_of_range(one)]
+    say("intents", going, lambda one: INTENTS)
+    say("self-correction", going, lambda one: ADJUST)
+    going = [one for one in going if not _out_of_range(one)]
+    mistaken = going
+    for number in range(1, FEEDBACK_ROUNDS + 1):
+        mistaken = [one for one in mistaken if not _right(one)]
+        say(f"feedback, round {number}", mistaken, lambda one: FEEDBACK.format(hints=_hints(one)))
+        mistaken = [one for one in mistaken if not _out_of_range(one)]
+    going = [one for one in going if not _out_of_range(one)]
+    say("rules", going, lambda one: RULES)
+    say("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
+    for one in going:
+        one.text = one.answers[-1].text
+    log(f"AICL: {len(dialogues) - len(going)} of {len(dialogues)} dialogues ended on products that are not there")
+    return dialogues
+
+
+def _say(
+    what: str, dialogues: list[Dialogue], prompt: Callable[[Dialogue], str], ask: Ask, max_new_tokens: int, log: Log
+):
+    if not dialogues:
+        return
+    log(f"AICL: asking in {len(dialogues)} dialogues for {what}")
+    for one in dialogues:
+        one.turns.append(("user", prompt(one)))
+    calls = [Call(tuple(one.turns), max_new_tokens) for one in dialogues]
+    for one, answer in zip(dialogues, ask(calls), strict=True):
+        one.answers.append(answer)
+        one.turns.append(("assistant", answer.text.strip() or "(no answer)"))  # some templates drop empty turns
+
+
+def _findings(one: Dialogue) -> tuple[Finding, ...]:
+    return compare(parse_answer(one.answers[-1].text, len(one.neighbour)), one.neighbour.bundles)
+
+
+def _out_of_range(one: Dialogue) -> bool:
+    return any(finding.kind == "out_of_range" for finding in _findings(one))
+
+
+def _right(one: Dialogue) -> bool:
+    """Every bundle named is right: what was missed, the feedback does not tell."""
+    named = [finding for finding in _findings(one) if finding.bundle]
+    return bool(named) and all(finding.kind == "right" for finding in named)
+
+
+def _hints(one: Dialogue) -> str:
+    named = [finding for finding in _findings(one) if finding.bundle]
+    lines = [f"- [{', '.join(map(str, finding.bundle))}] {HINTS[finding.kind]}" for finding in named]
+    return "\n".join(lines) or "- There are none: name at least one, of two or more products."

@@ -1,0 +1,78 @@
+"""The predecessor AICL as an experiment: the teacher, or the student in its place, answers the test sessions in dialogues."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax.data import describe, prove_sources
+from kdjax.errors import InputError
+from kdjax.knowledge import aicl
+from kdjax.prompting import Neighbours
+from kdjax.reporting import RunLog, write_json, write_jsonl, write_report
+from kdjax.study.cell import load_domains, show
+from kdjax.study.distil import asking, open_config_teacher
+from kdjax.study.examples import spread
+from kdjax.study.scores import prediction_row, results
+from kdjax.study.settings import check
+from kdjax.study.workdir import check_workdir, claim, record, stage, stage_seconds
+from kdjax.training import Counts
+
+
+def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> None:
+    """Hold a dialogue about each test session with the model of `config.teacher`; writes what a run leaves, without an adapter.
+
+    What was asked before comes from the teacher's cache, so a run that was broken off goes on. `dialogues.jsonl` has every turn.
+
+    Raises:
+        InputError: something in the config, the data, the teacher or the workdir cannot be used.
+    """
+    check(config)
+    if config.teacher.kind == "annotations":
+        raise InputError(
+            "config.teacher.kind='annotations' is no model, and AICL talks with one; choose 'hf' or 'replay'"
+        )
+    folder, domains = Path(workdir), load_domains(config)
+    check_workdir(folder, config, domains)
+    if (folder / "metrics.json").is_file():
+        with RunLog(folder) as log:
+            log.say(f"{config.name} → {folder}, finished")
+            show(folder, log)
+        return
+    with open_config_teacher(config, lambda text: None) as teacher:
+        teacher.check()
+    claim(folder, config, domains)
+    with RunLog(folder) as log:
+        log.say(f"{config.name} → {folder}")
+        rows, told = [], []
+        with stage(log, "dialogues"), open_config_teacher(config, log.say) as teacher:
+            for name, domain in domains.items():
+                log.say(describe(domain))
+                find = Neighbours(domain.splits["train"])
+                asked = spread(domain.splits["test"], config.eval.max_sessions)
+                pairs = [(session, find(session, 1)[0]) for session in asked]
+                prove_sources(domains, ((f"neighbour of {s.id}", name, (near.id,)) for s, near in pairs))
+                held = aicl(pairs, asking(teacher, log), max_new_tokens=config.knowledge.max_new_tokens, log=log.say)
+                for one in held:
+                    tokens = [
+                        sum(len(ids) for ids in said)
+                        for said in zip(*((a.prompt_ids, a.token_ids) for a in one.answers), strict=True)
+                    ]
+                    rows.append(prediction_row(name, one.session, one.text, *tokens))
+                    told.append(
+                        {
+                            "domain": name,
+                            "session_id": one.session.id,
+                            "neighbour": one.neighbour.id,
+                            "turns": one.turns,
+                        }
+                    )
+        write_jsonl(folder / "dialogues.jsonl", told)
+        write_jsonl(folder / "predictions.jsonl", rows)
+        metrics = results(domains, config.eval.max_sessions, {"after": rows})
+        metrics |= {"train": Counts().counts(), "time": stage_seconds(folder)}
+        titles = {(name, s.id): list(s.titles) for name, domain in domains.items() for s in domain.splits["test"]}
+        shown = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in rows]
+        notes = ["AICL asks the teacher about every test session, in dialogues of five to nine turns."]
+        write_report(folder / "report.html", {"name": config.name} | record(folder), metrics, [], shown, {}, notes)
+        write_json(folder / "metrics.json", metrics)
+        show(folder, log)
