@@ -12,6 +12,7 @@ from configs.base import base, variant
 def get_config(arg: str = ""):
     config = variant(base("aicl"), arg)
     config.job = "aicl"
+    config.knowledge.max_new_tokens = 200  # of one turn
     if arg == "smoke":
         config.teacher.update(kind="hf", source="tiny-random")
         config.knowledge.max_new_tokens = 8

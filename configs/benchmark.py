@@ -19,7 +19,6 @@ from configs.sft_text import writes
 def get_config(arg: str = ""):
     config = variant(writes(base("benchmark")), arg)  # as the other side does
     config.job = "benchmark"
-    config.train.shuffle_products = False
     config.eval.max_new_tokens = 64
     config.benchmark = create(
         parts=("step", "job", "generation", "startup", "growth"),

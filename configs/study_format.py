@@ -10,13 +10,8 @@ that a teacher must beat. Each cell is compared with the one without knowledge. 
 """
 
 from configs.base import cell, study, variant
+from configs.sft_text import WRITES
 
-WRITES = {
-    "student__answer": "text",
-    "eval__orders": 1,
-    "prompting__fields": ("title",),
-    "eval__constraint": "items",
-}
 ICL = WRITES | {"train__max_steps": 0, "prompting__demonstrations": 1}
 RULES, PATTERNS, THOUGHTS = ({"knowledge__formats": (name,)} for name in ("rules", "patterns", "thoughts"))
 SHOWN = {"knowledge__thoughts_in": "demonstrations"}

@@ -9,16 +9,11 @@ sessions. AICL is the predecessor, with the teacher as its model: five to nine t
 """
 
 from configs.base import cell, study, variant
+from configs.sft_text import WRITES
 
-ICL = {
-    "student__answer": "text",
-    "eval__orders": 1,
-    "prompting__fields": ("title",),
-    "eval__constraint": "items",
-    "train__max_steps": 0,
-}
+ICL = WRITES | {"train__max_steps": 0}
 CELLS = (
-    cell("AICL, by the teacher", "zero-shot", job="aicl"),
+    cell("AICL, by the teacher", "zero-shot", job="aicl", knowledge__max_new_tokens=200),
     cell("zero-shot", **ICL),
     *(cell(f"in context, {k} shown", "zero-shot", **ICL, prompting__demonstrations=k) for k in (1, 3, 5)),
     cell("fine-tuned"),

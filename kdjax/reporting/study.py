@@ -27,8 +27,9 @@ HEADINGS = (
     "prompt tokens",
 )
 LEGEND = (
-    "Strict F1 is the mean over seeds, with a 95 % bootstrap interval over test sessions; ± is the standard deviation over seeds. "
-    "A difference is in strict F1, paired over sessions, to the row it names; p is Holm's, over the differences of a table. "
+    "Strict F1 is of all seeds' answers, with a 95 % bootstrap interval over test sessions for these seeds; ± is the standard deviation "
+    "over seeds, which no interval and no p contains. A difference is in strict F1, paired over sessions, to the row it names; p is Holm's, "
+    "over the differences of a table. "
     "Exact F1 asks for equal sets, pair F1 compares product pairs. In the paper's metrics a subset of a true bundle is a hit, repeats "
     "count, and sessions without an answer are left out: unanswered is their number, a mean over seeds."
 )
@@ -57,8 +58,7 @@ def write_study(
     about: str,
     rows: Sequence[Mapping[str, Any]],
     differ: Mapping[str, Mapping[str, Any]],
-    ratios: Mapping[str, float],
-    strategies: Mapping[str, str],
+    samples: Mapping[str, tuple[float, str]],
     cards: Mapping[str, Sequence[Mapping[str, Any]]],
     leaks: Mapping[str, Mapping[str, str]],
     synthetic: Sequence[str],
@@ -68,7 +68,7 @@ def write_study(
     Args:
         rows: of `kdjax.study.outcome`, one per cell (or baseline) and domain.
         differ: cell → the fields in which it differs from the study's config.
-        ratios: cell → share of the training sessions, empty where all cells have the same; with `strategies` they make a curve.
+        samples: cell → (share of the training sessions, strategy) of those that make a curve; may be empty.
         cards: knowledge cards by "domain/format".
         leaks: domain → what was checked for leaks → what was counted.
         synthetic: the domains that were generated.
@@ -84,11 +84,8 @@ def write_study(
         mine = [row for row in rows if row["domain"] == domain]
         cells = [row for row in mine if row["kind"] == "cell"]
         plots.append(forest([_forest_row(row) for row in mine], f"Strict F1, {domain}", f"forest{index}"))
-        if ratios:
-            curves: dict[str, list] = {}
-            for row in sorted(cells, key=lambda row: ratios[row["name"]]):
-                point = (ratios[row["name"]], row["f1"], row["f1_low"], row["f1_high"])
-                curves.setdefault(strategies[row["name"]], []).append(point)
+        curves = _curves(cells, samples)
+        if curves:
             plots.append(
                 ratio_curves(curves, f"Strict F1 by share of the training sessions, {domain}", f"ratio{index}")
             )
@@ -108,6 +105,18 @@ def write_study(
         synthetic=synthetic,
     )
     write_text(folder / "report.html", html)
+
+
+def _curves(
+    cells: Sequence[Mapping[str, Any]], samples: Mapping[str, tuple[float, str]]
+) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Strategy → (ratio, strict F1, low, high) by ratio; all sessions are the end of every curve."""
+    drawn = [(*samples[row["name"]], row) for row in cells if row["name"] in samples]
+    curves: dict[str, list] = {strategy: [] for ratio, strategy, _ in drawn if ratio < 1}
+    for ratio, strategy, row in sorted(drawn, key=lambda one: one[0]):
+        for curve in curves.values() if ratio == 1 else [curves[strategy]]:
+            curve.append((ratio, row["f1"], row["f1_low"], row["f1_high"]))
+    return curves
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> list[StudyTable]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from kdjax.decoding import Completion, Constraint, Generator, StateReader, best_answer, likely_bundles
-from kdjax.prompting import Example, answer_text
+from kdjax.prompting import answer_text
 from kdjax.student import PairHead, Student, pair_logits
 from kdjax.study.telling import Questions
 from kdjax.training import TEXT, Objective, pairs
@@ -36,11 +36,6 @@ class Written:
     objective = TEXT
 
     @staticmethod
-    def teaches(example: Example) -> bool:
-        """Whether there is something to learn from a training example."""
-        return True
-
-    @staticmethod
     def parts(trained: dict) -> tuple[dict, PairHead | None]:
         """The adapter and the pair head of what was trained."""
         return trained, None
@@ -62,11 +57,6 @@ class Judged:
     @property
     def objective(self) -> Objective:
         return pairs(self.read.layers)
-
-    @staticmethod
-    def teaches(example: Example) -> bool:
-        """A session of one product asks nothing."""
-        return len(example.products) > 1
 
     @staticmethod
     def parts(trained: dict) -> tuple[dict, PairHead | None]:

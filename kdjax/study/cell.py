@@ -1,5 +1,6 @@
 """One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not run again if they are there."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from kdjax.data import Domain, describe, load_domain
 from kdjax.decoding import StateReader
 from kdjax.errors import InputError
-from kdjax.knowledge import Card, CountTokens, keep_validated, write_cards
+from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.prompting import Example
 from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
 from kdjax.student import (
@@ -28,7 +29,7 @@ from kdjax.study.answering import Judged, Written, answerer
 from kdjax.study.difficulty import difficulty
 from kdjax.study.distil import Cards, card_path, distil, nothing_found, without_teacher
 from kdjax.study.export import export_adapter, load_adapter_head
-from kdjax.study.prepared import prepare
+from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import describe_sample, sampled
 from kdjax.study.scores import FROZEN, prediction_rows, results, scores
 from kdjax.study.settings import USES, check, student_settings, train_settings
@@ -64,7 +65,7 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
         log.say(f"{config.name} → {folder}")
         for domain in domains.values():
             log.say(describe(domain))
-        Cell(config, folder, domains, log, shared).run(prepared.count_tokens)
+        Cell(config, folder, domains, log, shared).run(prepared)
         show(folder, log)
 
 
@@ -83,12 +84,16 @@ class Cell:
     log: RunLog
     shared: Path | None = None
 
-    def run(self, count_tokens: CountTokens) -> None:
+    def run(self, prepared: Prepared) -> None:
         """The stages, in order."""
         chosen = self._choose()
         with stage(self.log, "distil"):
-            ready = without_teacher(self.config, chosen["knowledge"], self.folder, count_tokens, self.log.say)
-            cards = distil(self.config, chosen["knowledge"], ready, self.folder, count_tokens, self.log)
+            known, count_tokens = chosen["knowledge"], prepared.count_tokens
+            ready = without_teacher(self.config, known, self.folder, count_tokens, self.log.say)
+            if known != self.domains:  # others are shown than were, and may be longer
+                positions = prepared.shape.max_position_embeddings
+                asking.check_before_distilling(self.config, prepared.tokenizer, known, ready, positions)
+            cards = distil(self.config, known, ready, self.folder, count_tokens, self.log)
         with stage(self.log, "load"):
             student = self._load()
         answer = answerer(student, self.config, asking.constraint(self.config))
@@ -104,11 +109,7 @@ class Cell:
             return {use: dict(self.domains) for use in USES}
         how_hard = None
         if config.quantity.strategy == "difficulty":
-            path = self.folder / "difficulty.json"
-            if not path.is_file():
-                with stage(self.log, "difficulty"):
-                    write_json(path, difficulty(self._load(), config, self.domains, self.log))
-            how_hard = json.loads(path.read_text(encoding="utf-8"))
+            how_hard = self._difficulty()
         chosen = {use: sampled(config, self.domains, use, how_hard) for use in USES}
         ids = {
             use: {name: [session.id for session in domain.splits["train"]] for name, domain in domains.items()}
@@ -117,6 +118,25 @@ class Cell:
         write_json(self.folder / "selection.json", ids)
         self.log.say(describe_sample(config, self.domains, chosen))
         return chosen
+
+    def _difficulty(self) -> dict[str, dict[str, float]]:
+        """From difficulty.json, or measured; runs with the same student, form and data have it in common."""
+        path, common = self.folder / "difficulty.json", None
+        if self.shared:
+            told = [self.config.student.to_dict(), self.config.prompting.to_dict()]
+            told.append({name: domain.digest for name, domain in self.domains.items()})
+            key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            common = self.shared / f"difficulty-{key}.json"
+        for known in filter(None, (path, common)):
+            if known.is_file():
+                measured = json.loads(known.read_text(encoding="utf-8"))
+                break
+        else:
+            with stage(self.log, "difficulty"):
+                measured = difficulty(self._load(), self.config, self.domains, self.log)
+        for known in filter(None, (path, common)):
+            write_json(known, measured)
+        return measured
 
     def _load(self) -> Student:
         source, settings = self.config.student.source, student_settings(self.config)
@@ -173,8 +193,8 @@ class Cell:
         if wanted.answer == "text":
             return student.adapter
         if wanted.adapter:
-            shape = len(self.config.prompting.fields), student.config.hidden_size
-            head = load_adapter_head(Path(wanted.adapter), *shape, wanted.pair_layers)
+            form = asking.product_form(self.config)
+            head = load_adapter_head(Path(wanted.adapter), form, student.config.hidden_size, wanted.pair_layers)
             return {"adapter": student.adapter, "head": head}
         return self._with_head(student, examples, wanted.pair_layers)
 
@@ -232,7 +252,7 @@ class Cell:
 
         training = Training(
             student,
-            [[example for example in examples if answer.teaches(example)] for examples in epochs],
+            epochs,
             train_settings(self.config),
             self.folder / "checkpoints",
             objective=answer.objective,

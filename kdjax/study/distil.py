@@ -78,7 +78,8 @@ def recorded(
     if _complete(config, ready):
         return True
     try:
-        with open_teacher("replay", config.teacher.source, teacher_cache(config), log=lambda text: None) as teacher:
+        with open_config_teacher(config, lambda text: None) as teacher:
+            teacher.replays()
             for name, domain in domains.items():
                 for form in set(config.knowledge.formats) - set(ready[name]):
                     _extract(config, domain, form, teacher.ask, count_tokens, lambda text: None)

@@ -15,6 +15,7 @@ from kdjax.reporting import write_jsonl
 from kdjax.sources import Tokenizer
 from kdjax.student import DecoderConfig
 from kdjax.study.distil import Cards
+from kdjax.study.settings import writes_thoughts
 from kdjax.study.telling import Questions, Shown, Teller, ask, contexts
 
 
@@ -37,11 +38,6 @@ def teller(
 def _thoughts(forms: Cards) -> dict[str, str]:
     """Session id → the thought about it."""
     return {card.sessions[0]: card.text for card in forms.get("thoughts", ())}
-
-
-def writes_thoughts(config: ConfigDict) -> bool:
-    """Whether the student learns to write a thought before its answer."""
-    return "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target"
 
 
 def constraint(config: ConfigDict) -> Constraint:

@@ -111,19 +111,23 @@ def export_adapter(
     write_text(folder / "README.md", text)
 
 
-def load_adapter_head(adapter: Path, fields: int, hidden: int, layers: int) -> PairHead:
-    """The pair head of an adapter on disk, which must judge products of so many fields by the states behind so many layers.
+def load_adapter_head(adapter: Path, form: ProductForm, hidden: int, layers: int) -> PairHead:
+    """The pair head of an adapter on disk, which must judge products told in this form, by the states behind so many layers.
 
     Raises:
         InputError: there is none, or it was trained on other states.
     """
-    head = load_pair_head(adapter, fields, hidden)
-    found = trained_with(adapter)["pair_layers"]
+    trained = trained_with(adapter)
+    found, told = trained["pair_layers"], trained["products"]
     if found != layers:
         raise InputError(
             f"{adapter}: its pair head judges the states behind {found} layers; config.student.pair_layers is {layers}"
         )
-    return head
+    if told != form:
+        raise InputError(
+            f"{adapter}: its pair head judges products told as {told}; by config.prompting.fields and title_words it is {form}"
+        )
+    return load_pair_head(adapter, len(form.fields), hidden)
 
 
 def trained_with(adapter: Path) -> dict:
@@ -135,9 +139,13 @@ def trained_with(adapter: Path) -> dict:
     path = adapter / "kdjax.json"
     try:
         trained = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(trained, dict) and "instruction" in trained and "products" not in trained:
+        if (
+            isinstance(trained, dict)
+            and "instruction" in trained
+            and not {"products", "demonstrations"} <= trained.keys()
+        ):
             raise InputError(
-                f"{path}: the adapter is of an earlier version of kdjax, which told products otherwise; train it again"
+                f"{path}: the adapter is of an earlier version of kdjax, which told sessions otherwise; train it again"
             )
         products = trained["products"]
         return {
@@ -152,6 +160,8 @@ def trained_with(adapter: Path) -> dict:
             "instruction": str(trained["instruction"]),
             "max_new_tokens": int(trained["max_new_tokens"]),
         }
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
 

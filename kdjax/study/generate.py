@@ -71,7 +71,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
     head = None
     if config.student.answer == "pairs":
         head = load_adapter_head(
-            Path(config.student.adapter), len(trained["products"].fields), shape.hidden_size, config.student.pair_layers
+            Path(config.student.adapter), trained["products"], shape.hidden_size, config.student.pair_layers
         )
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})

@@ -12,6 +12,7 @@ from kdjax.errors import InputError
 from kdjax.study.settings import check, config_hash
 
 JOBS = ("run", "aicl")  # what a cell may be
+SHARED = ("seed", "data.source", "data.root", "eval.max_sessions")  # not for a cell to change
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ def _run(plain: ConfigDict, workdir: Path, name: str, seed: int) -> Run:
 def _update(config: ConfigDict, name: str, fields: dict) -> None:
     there = _field_names(config)
     for field, value in fields.items():
+        if field in SHARED:
+            raise InputError(
+                f"study cell {name!r}: {field} is the same in all cells, which are compared; set it for the study"
+            )
         if field not in there:
             near = get_close_matches(field, there, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -21,8 +21,7 @@ def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int
     """A row per cell and domain, then the fixed rows: the baselines and the frozen student. With several domains they are pooled, too.
 
     A cell's counts are the mean over its seeds, session by session, so that its metrics are those of all its answers and a
-    resample of sessions draws each with all its seeds. "f1" and "sd" are the mean and the standard deviation of the seeds' own
-    strict F1; "against", "difference", "low", "high" and "p" compare with the cell's reference (paired bootstrap over test
+    resample of sessions draws each with all its seeds. "sd" is the standard deviation of the seeds' own strict F1; "against", "difference", "low", "high" and "p" compare with the cell's reference (paired bootstrap over test
     sessions), "holm" is p corrected over the rows of one domain. `limit` is eval.max_sessions.
     """
     rows: list[dict] = []
@@ -36,7 +35,7 @@ def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int
         label = names[0] if len(names) == 1 else POOLED
         whole = {cell.name: cell for cell in cells if all(cell.name in counted[name] for name in names)}
         counts = {cell: np.concatenate([counted[name][cell] for name in names], axis=1) for cell in whole}
-        table = [_row(label, cell, counts) for cell in whole.values()]
+        table = [_row(label, cell, counts, names) for cell in whole.values()]
         compared = [row for row in table if row["p"] is not None]
         for row, p in zip(compared, holm([row["p"] for row in compared]), strict=True):
             row["holm"] = p
@@ -48,9 +47,10 @@ def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int
     return rows
 
 
-def _row(label: str, cell: GridCell, counts: Mapping[str, np.ndarray]) -> dict:
+def _row(label: str, cell: GridCell, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> dict:
     row = _metrics(label, cell.name, "cell", counts[cell.name])
-    row["prompt_tokens"] = float(np.mean([line["prompt_tokens"] for run in cell.runs for line in _predictions(run)]))
+    lines = (line for run in cell.runs for line in _predictions(run) if line["domain"] in names)
+    row["prompt_tokens"] = float(np.mean([line["prompt_tokens"] for line in lines]))
     if cell.against in counts:
         ours, theirs = (counts[name].mean(axis=0) for name in (cell.name, cell.against))
         found = paired_bootstrap(ours, theirs, METRIC, resamples=RESAMPLES)
@@ -72,7 +72,7 @@ def _metrics(label: str, name: str, kind: str, counts: np.ndarray) -> dict:
         "seeds": len(counts),
         "n": counts.shape[1],
         "unanswered": counts.shape[1] - float(answered.mean()),
-        "f1": float(seeds.mean()),
+        "f1": groups["strict"]["f1"],
         "sd": float(seeds.std(ddof=1)) if len(seeds) > 1 else None,
         "f1_low": low,
         "f1_high": high,
@@ -94,13 +94,21 @@ def _fixed(cells: Sequence[GridCell], name: str, domain: Domain, limit: int) -> 
     truth = [session.bundles for session in asked]
     splits = (domain.splits[part] for part in ("train", "validation", "test"))
     fixed = {system: session_counts(spread(found, limit), truth) for system, found in run_baselines(*splits).items()}
-    for run in (run for cell in cells for run in cell.runs if name in run.config.data.domains):
-        judges = run.config.student.answer == "pairs"
-        path = run.folder / ("predictions_before.jsonl" if judges else "predictions_frozen.jsonl")
-        if path.is_file() and run.config.quantity.ratio == 1.0:
+    frozen = [
+        (run, run.folder / file)
+        for answer, file in (("pairs", "predictions_before.jsonl"), ("text", "predictions_frozen.jsonl"))
+        for run in (run for cell in cells for run in cell.runs)
+        if name in run.config.data.domains and run.config.student.answer == answer and _whole(run.config)
+    ]
+    for run, path in frozen:  # of a student that judges, if there is one: told as it is, in as many orders
+        if path.is_file():
             fixed[FROZEN] = _counted(run, read_jsonl(path), name, domain, limit)
             break
     return fixed
+
+
+def _whole(config: ConfigDict) -> bool:
+    return config.quantity.ratio == 1.0 and not config.student.adapter
 
 
 def _predictions(run: Run) -> list[dict]:
@@ -114,26 +122,3 @@ def _counted(run: Run, rows: Sequence[Mapping], name: str, domain: Domain, limit
         raise InputError(f"{run.folder}: {len(missing)} test sessions of {name} have no prediction, as {missing[0]}")
     predicted = [[tuple(item - 1 for item in bundle) for bundle in named[session.id]["predicted"]] for session in asked]
     return session_counts(predicted, [session.bundles for session in asked])
-
-
-def cards_of(cells: Sequence[GridCell]) -> dict[str, list[dict]]:
-    """ "domain/format" → the cards of all runs, equal texts once."""
-    found: dict[str, dict[str, dict]] = {}
-    for run in (run for cell in cells for run in cell.runs):
-        for path in sorted((run.folder / "knowledge").glob("*/*.jsonl")):
-            cards = found.setdefault(f"{path.parent.name}/{path.stem}", {})
-            for card in read_jsonl(path):
-                cards.setdefault(card["text"], card)
-    return {name: list(cards.values()) for name, cards in found.items()}
-
-
-def axis(cells: Sequence[GridCell], field: str) -> dict[str, object]:
-    """Cell → the value of a field, where cells differ in it."""
-    values = {cell.name: _value(cell.runs[0].config, field) for cell in cells}
-    return values if len(set(values.values())) > 1 else {}
-
-
-def _value(config: ConfigDict, field: str):
-    for name in field.split("."):
-        config = config[name]
-    return config

@@ -17,6 +17,7 @@ from kdjax.study import examples as asking
 from kdjax.study.cell import load_domains
 from kdjax.study.distil import recorded
 from kdjax.study.grid import GridCell, Run
+from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import sampled
 from kdjax.study.settings import lora_config, train_settings
@@ -25,26 +26,31 @@ from kdjax.training import PairRows, Rows, plan_groups
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
 FORMULA = (
     "time ≈ (4 · N · tokens trained + 2 · N · tokens read or written) ÷ (30 % of a plain matrix product's rate, measured now: "
-    "{rate:.0f} Gflop/s), N: weights of the layers computed; without teacher and compilation"
+    "{rate:.0f} Gflop/s), N: weights of the layers computed; without teacher and compilation; all of the runs to come"
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a cell takes. `written` and `calls` are at most so many; `disk` in bytes, checkpoints included."""
+    """What one run of a cell takes. `written` and `calls` are at most so many; `disk` in bytes, checkpoints included.
+
+    `weights` are those of the layers computed, `head` those that a written token meets besides.
+    """
 
     steps: int
     trained: int
     read: int
     written: int
     weights: int
+    head: int
     calls: int
     calls_recorded: bool
     disk: int
 
     def seconds(self, rate: float) -> float:
         """By FORMULA, at a matrix product's rate in flops per second."""
-        return self.weights * (4 * self.trained + 2 * (self.read + self.written)) / (SHARE * rate)
+        flops = self.weights * (4 * self.trained + 2 * (self.read + self.written)) + 2 * self.head * self.written
+        return flops / (SHARE * rate)
 
 
 def work(run: Run) -> Work:
@@ -56,7 +62,8 @@ def work(run: Run) -> Work:
     config, domains = run.config, load_domains(run.config)
     if config.job == "aicl":
         asked = sum(len(asking.spread(domain.splits["test"], config.eval.max_sessions)) for domain in domains.values())
-        return Work(0, 0, 0, 0, 0, MOST_TURNS * asked, False, 0)
+        check_aicl(config, domains)
+        return Work(0, 0, 0, 0, 0, 0, MOST_TURNS * asked, False, 0)
     prepared = prepare(config, run.folder, domains)
     stand_in = {name: dict.fromkeys((s.id for s in domain.splits["train"]), 0.0) for name, domain in domains.items()}
     chosen = {use: sampled(config, domains, use, stand_in) for use in ("knowledge", "training")}
@@ -72,12 +79,15 @@ def work(run: Run) -> Work:
         prompts = asking.questions(config, teller, domains, split).prompts
         read += times * config.eval.orders * _fed(prompts, kind)
         answers += times * len(prompts)
+    if config.quantity.ratio < 1 and config.quantity.strategy == "difficulty":
+        read += _fed(asking.training_set(config, teller, domains, prepared.ready)[0], Rows)
     return Work(
         steps,
         round(share * _fed(examples, kind)),
         read,
         0 if judges else answers * config.eval.max_new_tokens,
         _weights(prepared.shape, config.student.pair_layers if judges else prepared.shape.num_hidden_layers),
+        prepared.shape.hidden_size * prepared.shape.vocab_size,
         _calls(prepared, chosen["knowledge"]),
         recorded(config, chosen["knowledge"], prepared.ready, prepared.count_tokens),
         _disk(prepared, steps),
@@ -152,7 +162,9 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: fl
         left = len(cell.runs) - finished
         total_seconds += left * one.seconds(rate)
         total_disk += left * one.disk
-        calls = "0" if not one.calls else f"{one.calls}, all recorded" if one.calls_recorded else f"at most {one.calls}"
+        calls = f"at most {left * one.calls}" if one.calls else "0"
+        if one.calls and one.calls_recorded:
+            calls += f", {one.calls} recorded"
         time_left, disk = duration(left * one.seconds(rate)), f"{left * one.disk / 2**20:.0f} MiB"
         table.add_row(*row, str(one.steps), calls, time_left, disk)
     table.add_section()

@@ -1,17 +1,18 @@
 """The predecessor AICL as an experiment: the teacher, or the student in its place, answers the test sessions in dialogues."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kdjax.data import describe, prove_sources
+from kdjax.data import Domain, describe, prove_sources
 from kdjax.errors import InputError
 from kdjax.knowledge import aicl
 from kdjax.prompting import Neighbours
 from kdjax.reporting import RunLog, write_json, write_jsonl, write_report
 from kdjax.study.cell import load_domains, show
 from kdjax.study.distil import asking, open_config_teacher
-from kdjax.study.examples import spread
+from kdjax.study.examples import check_splits, spread
 from kdjax.study.scores import prediction_row, results
 from kdjax.study.settings import check
 from kdjax.study.workdir import check_workdir, claim, record, stage, stage_seconds
@@ -27,10 +28,6 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         InputError: something in the config, the data, the teacher or the workdir cannot be used.
     """
     check(config)
-    if config.teacher.kind == "annotations":
-        raise InputError(
-            "config.teacher.kind='annotations' is no model, and AICL talks with one; choose 'hf' or 'replay'"
-        )
     folder, domains = Path(workdir), load_domains(config)
     check_workdir(folder, config, domains)
     if (folder / "metrics.json").is_file():
@@ -38,8 +35,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
             log.say(f"{config.name} → {folder}, finished")
             show(folder, log)
         return
-    with open_config_teacher(config, lambda text: None) as teacher:
-        teacher.check()
+    check_aicl(config, domains)
     claim(folder, config, domains)
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
@@ -76,3 +72,14 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         write_report(folder / "report.html", {"name": config.name} | record(folder), metrics, [], shown, {}, notes)
         write_json(folder / "metrics.json", metrics)
         show(folder, log)
+
+
+def check_aicl(config: ConfigDict, domains: Mapping[str, Domain]) -> None:
+    """Raise InputError where the teacher cannot be talked with, or a domain has no neighbours."""
+    if config.teacher.kind == "annotations":
+        raise InputError(
+            "config.teacher.kind='annotations' is no model, and AICL talks with one; choose 'hf' or 'replay'"
+        )
+    check_splits(domains)
+    with open_config_teacher(config, lambda text: None) as teacher:
+        teacher.check()

@@ -41,8 +41,8 @@ def prepare(config: ConfigDict, folder: Path, domains: Mapping[str, Domain]) -> 
         asking.check_layers(config, check_student(config.student.source, dtype=config.student.dtype))
     shape = check_student(config.student.source, **student_settings(config))
     if config.student.answer == "pairs" and config.student.adapter:
-        fields = len(config.prompting.fields)
-        load_adapter_head(Path(config.student.adapter), fields, shape.hidden_size, config.student.pair_layers)
+        form = asking.product_form(config)
+        load_adapter_head(Path(config.student.adapter), form, shape.hidden_size, config.student.pair_layers)
     ready = without_teacher(config, domains, folder, lambda text: len(tokenizer.encode(text)), lambda text: None)
     asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
     check_teacher(config, ready)

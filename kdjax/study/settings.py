@@ -31,7 +31,14 @@ def config_hash(config: ConfigDict) -> str:
 
 
 def default_workdir(config: ConfigDict) -> str:
-    """runs/<config name>-<first 8 of the hash>: another config is another folder."""
+    """runs/<config name>-<first 8 of the hash>: another config is another folder.
+
+    A study's cells and seeds do not count, since each of its runs has a folder of its own: more of them go on where the others are.
+    """
+    if "study" in config:
+        config = config.copy_and_resolve_references()
+        config.unlock()
+        del config["study"]
     return f"runs/{config.name}-{config_hash(config)[:8]}"
 
 
@@ -60,10 +67,8 @@ def check(config: ConfigDict) -> None:
         _one_of("knowledge.formats", name, FORMATS)
     for name in config.prompting.fields:
         _one_of("prompting.fields", name, FIELDS)
-    if "title" not in config.prompting.fields:
-        raise InputError(
-            f"config.prompting.fields={config.prompting.fields!r}: a product's line has its title at least"
-        )
+    if config.prompting.fields[:1] != ("title",):
+        raise InputError(f"config.prompting.fields={config.prompting.fields!r}: a product's line begins with its title")
     for field in ("data.domains", "knowledge.formats", "prompting.fields", "quantity.applies_to"):
         values = _at(config, field)
         if len(set(values)) != len(values):
@@ -119,8 +124,13 @@ def check(config: ConfigDict) -> None:
     lora_config(config)
 
 
+def writes_thoughts(config: ConfigDict) -> bool:
+    """Whether the student learns to write a thought before its answer."""
+    return "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target"
+
+
 def _check_answer(config: ConfigDict) -> None:
-    shown = "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "demonstrations"
+    shown = "thoughts" in config.knowledge.formats and not writes_thoughts(config)
     if shown and not config.prompting.demonstrations:
         raise InputError(
             "config.knowledge.thoughts_in='demonstrations', but prompting.demonstrations=0: there are none to stand in"
@@ -135,7 +145,7 @@ def _check_answer(config: ConfigDict) -> None:
         raise InputError(
             "config.knowledge.keep='validated' asks an untrained student, so only with student.answer='text'"
         )
-    if "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target":
+    if writes_thoughts(config):
         raise InputError(
             "config.knowledge.formats: a thought is written before an answer, so only with student.answer='text'; or "
             "knowledge.thoughts_in='demonstrations'"

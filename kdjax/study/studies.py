@@ -1,17 +1,20 @@
 """A study from start to end: plan → run what is not finished → tables, plots and a report."""
 
+import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from kdjax.data import leak_counts
-from kdjax.reporting import write_study
+from kdjax.errors import InputError
+from kdjax.reporting import read_jsonl, write_study
 from kdjax.reporting.runlog import plain_console
 from kdjax.study.cell import load_domains, run
 from kdjax.study.grid import GridCell, grid
-from kdjax.study.outcome import axis, cards_of, outcome
+from kdjax.study.outcome import outcome
 from kdjax.study.plan import matmul_rate, plan, plan_table
 from kdjax.study.predecessor import run_aicl
+from kdjax.study.workdir import check_workdir
 
 RUN = {"run": run, "aicl": run_aicl}  # by the job of a cell
 
@@ -25,8 +28,14 @@ def study(config: ConfigDict, workdir: str) -> None:
     Raises:
         InputError: a cell that cannot be run, found before any is.
     """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a teacher may need the GPU between two runs
     folder, console = Path(workdir), plain_console()
     cells = grid(config, folder)
+    for one in (one for cell in cells for one in cell.runs):
+        try:
+            check_workdir(one.folder, one.config, load_domains(one.config))
+        except InputError as error:
+            raise InputError(f"{error}; or delete that folder, if the data was put right since") from error
     console.print(plan_table(cells, plan(cells), matmul_rate()))
     if config.study.dry_run:
         return
@@ -54,9 +63,29 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
         about=config.study.about,
         rows=rows,
         differ={cell.name: cell.fields for cell in cells},
-        ratios=axis(cells, "quantity.ratio"),
-        strategies={cell.name: cell.runs[0].config.quantity.strategy for cell in cells},
+        samples=samples(cells),
         cards=cards,
         leaks={name: leak_counts(domain, texts[name]) for name, domain in domains.items()},
         synthetic=[name for name, domain in domains.items() if domain.synthetic],
     )
+
+
+def samples(cells: list[GridCell]) -> dict[str, tuple[float, str]]:
+    """Cell → (ratio, strategy) of those that differ in nothing but the sample of the training sessions; empty if none has a part of them."""
+    found = {
+        cell.name: (cell.runs[0].config.quantity.ratio, cell.runs[0].config.quantity.strategy)
+        for cell in cells
+        if cell.fields.keys() <= {"quantity.ratio", "quantity.strategy"}
+    }
+    return found if any(ratio < 1 for ratio, _ in found.values()) else {}
+
+
+def cards_of(cells: list[GridCell]) -> dict[str, list[dict]]:
+    """By "domain/format" the cards of all runs, equal texts once."""
+    found: dict[str, dict[str, dict]] = {}
+    for one in (one for cell in cells for one in cell.runs):
+        for path in sorted((one.folder / "knowledge").glob("*/*.jsonl")):
+            cards = found.setdefault(f"{path.parent.name}/{path.stem}", {})
+            for card in read_jsonl(path):
+                cards.setdefault(card["text"], card)
+    return {name: list(cards.values()) for name, cards in found.items()}

@@ -14,6 +14,7 @@ from kdjax.prompting import Demonstration, Example, Neighbours, ProductForm, pro
 from kdjax.sources import Tokenizer
 from kdjax.student import PairHead
 from kdjax.study.distil import Cards
+from kdjax.study.settings import writes_thoughts
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Shown:
         find = Neighbours(self.sessions) if self.count else None
         object.__setattr__(self, "_find", find)
 
-    def __call__(self, session: Session) -> tuple[Demonstration, ...]:
-        """The demonstrations for a session: never itself."""
-        near = self._find(session, self.count) if self.count else []
+    def __call__(self, session: Session, trains: bool) -> tuple[Demonstration, ...]:
+        """The demonstrations for a session; one that `trains` is among the sessions, and is not shown itself."""
+        near = self._find(session, self.count, trains) if self.count else []
         return tuple(Demonstration(other, self.thoughts.get(other.id, "")) for other in reversed(near))
 
 
@@ -45,16 +46,16 @@ class Teller:
 
     def prompt(self, domain: str, session: Session) -> Example:
         """The question."""
-        return prompt_example(self.tokenizer, domain, session, *self._said(domain, session))
+        return prompt_example(self.tokenizer, domain, session, *self._said(domain, session, trains=False))
 
     def example(self, domain: str, session: Session, thought: str = "") -> Example:
         """The question and its answer."""
-        knowledge, form, demonstrations = self._said(domain, session)
+        knowledge, form, demonstrations = self._said(domain, session, trains=True)
         return training_example(self.tokenizer, domain, session, knowledge, thought, form, demonstrations)
 
-    def _said(self, domain: str, session: Session) -> tuple[str, ProductForm, tuple[Demonstration, ...]]:
+    def _said(self, domain: str, session: Session, trains: bool) -> tuple[str, ProductForm, tuple[Demonstration, ...]]:
         shown = self.shown.get(domain, Shown())
-        return self.knowledge[domain], self.form, shown(session)
+        return self.knowledge[domain], self.form, shown(session, trains)
 
 
 def contexts(cards: Mapping[str, Cards]) -> dict[str, str]:
@@ -109,8 +110,7 @@ def order(number: int, size: int) -> tuple[int, ...]:
 def fingerprint(model: str, config: ConfigDict, head: PairHead | None, asked: Questions) -> str:
     """sha256 (hex) of all that the answers of an untrained student depend on: which it is (the digest `model`), what it is asked, and how it answers."""
     student = [model, config.student.dtype, config.student.quantization]
-    thoughts_first = "thoughts" in config.knowledge.formats and config.knowledge.thoughts_in == "target"
-    written = [config.eval.constraint, config.eval.max_new_tokens, thoughts_first]
+    written = [config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)]
     form = written if head is None else config.student.pair_layers
     prompts = [
         [prompt.domain, prompt.session_id, prompt.prompt_ids] for told in asked.tellings for prompt in told.prompts

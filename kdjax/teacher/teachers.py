@@ -82,6 +82,10 @@ class Teacher:
         if self._worker and not len(self.cache):  # answers that are all recorded need neither torch nor weights
             self._worker.check_model()
 
+    def replays(self) -> None:
+        """From now on a call that is not in the cache is an error, as of a replay; the model is never started."""
+        self._worker = None
+
     def explain(self, call: Call) -> str:
         """Why `call` is not in the cache, field by field."""
         return explain_miss(self.cache, call, self.tokenizer)

@@ -23,8 +23,10 @@ def test_the_nearest_comes_first_and_the_order_of_products_does_not_matter():
         assert [near.id for near in find(asked, 3)] == ["coffee", "both", "tea"]
 
 
-def test_a_session_is_not_its_own_neighbour():
-    assert [near.id for near in Neighbours(TRAIN)(TRAIN[0], 3)] == ["both", "coffee"]
+def test_one_of_the_sessions_is_its_own_neighbour_unless_others_are_asked_for():
+    find = Neighbours(TRAIN)
+    assert [near.id for near in find(TRAIN[0], 3, others=True)] == ["both", "coffee"]
+    assert [near.id for near in find(TRAIN[0], 3)] == ["tea", "both", "coffee"]
 
 
 @pytest.mark.parametrize("train", [[], [session("empty", "", " ")]])

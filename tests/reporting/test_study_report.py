@@ -109,10 +109,12 @@ def test_the_report_needs_no_network_and_escapes_what_it_shows(written):
     assert text.count("<figure>") == 2  # the intervals, and F1 by tokens
 
 
-def test_ratios_make_a_curve_per_strategy(written):
-    ratios, strategies = {"none": 0.1, "rules & <b>": 1.0}, {"none": "random", "rules & <b>": "random"}
-    text = (written(ratios=ratios, strategies=strategies) / "report.html").read_text()
-    assert text.count("<figure>") == 3 and "random: 0.500 at 0.1, 0.600 at 1" in text
+def test_samples_make_a_curve_per_strategy_and_all_sessions_end_it(written):
+    rows = [*ROWS, row("half", f1=0.55, prompt_tokens=99.0), row("other", f1=0.9, prompt_tokens=99.0)]
+    samples = {"none": (0.1, "random"), "half": (0.5, "length"), "rules & <b>": (1.0, "random")}
+    text = (written(rows=rows, samples=samples) / "report.html").read_text()
+    assert text.count("<figure>") == 3
+    assert "random: 0.500 at 0.1, 0.600 at 1; length: 0.550 at 0.5, 0.600 at 1" in text
 
 
 def test_the_same_rows_give_the_same_bytes(written):

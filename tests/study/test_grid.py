@@ -30,6 +30,8 @@ def cells_of(*cells, **fields):
         (cells_of(cell("a", train__epochs="many")), "'a': train.epochs='many' does not fit"),
         (cells_of(cell("a", train__epochs=0)), "'a': config.train.epochs=0 must be at least 1"),
         (cells_of(cell("a", study__seeds=(1,))), "no field 'study.seeds'"),
+        (cells_of(cell("a", eval__max_sessions=3)), "'a': eval.max_sessions is the same in all cells"),
+        (cells_of(cell("a", job="generate")), "'a': job='generate' cannot be a cell"),
     ],
 )
 def test_a_grid_that_cannot_be_run_names_its_cell(config, message, tmp_path):

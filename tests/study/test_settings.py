@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.base import base
+from configs.base import base, cell, study
 from configs.sft_rules import get_config
 from configs.sft_text import writes
 from kdjax.data import load_domain
@@ -115,3 +115,11 @@ def test_no_prompt_of_the_demo_exceeds_160_tokens_whatever_rules_there_are(rule)
     sessions = [session for split in domain.splits.values() for session in split]
     prompts = [prompt_example(tokenizer, "demo", session, knowledge_text({"rules": cards})) for session in sessions]
     assert cards and max(len(prompt) for prompt in prompts) <= 160
+
+
+def test_a_studys_folder_does_not_depend_on_its_grid():
+    one, other = study("x", "?", (cell("a"),)), study("x", "?", (cell("b"),))
+    other.study.update(dry_run=True, seeds=(4,))
+    assert default_workdir(one) == default_workdir(other)
+    other.train.epochs += 1
+    assert default_workdir(one) != default_workdir(other)
