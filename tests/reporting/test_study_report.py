@@ -64,8 +64,7 @@ def written(tmp_path):
             "differ": {"none": {}, "rules & <b>": {"a.b": (1,)}},
         }
         given |= {
-            "ratios": {},
-            "strategies": {},
+            "samples": {},
             "cards": {},
             "leaks": {"d_1": {"shared": "3 of 20"}},
             "synthetic": ["d_1"],

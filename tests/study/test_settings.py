@@ -30,7 +30,7 @@ def test_the_default_is_valid():
         ("student.pair_layers", 0, "at least 1"),
         ("eval.orders", 2, "only with student.answer='pairs'"),
         ("prompting.fields", ("title", "price"), "category"),
-        ("prompting.fields", ("category",), "title at least"),
+        ("prompting.fields", ("category",), "begins with its title"),
         ("prompting.title_words", -1, "at least 0"),
         ("data.domains", (), "empty"),
         ("train.batch_size", 0, "at least 1"),
