@@ -1,6 +1,5 @@
 """One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not run again if they are there."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,20 +25,15 @@ from kdjax.student import (
 )
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged, Written, answerer
-from kdjax.study.difficulty import difficulty
 from kdjax.study.distil import Cards, card_path, distil, nothing_found, without_teacher
 from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.prepared import Prepared, prepare
-from kdjax.study.quantity import describe_sample, sampled
+from kdjax.study.quantity import Chosen, choose
 from kdjax.study.scores import FROZEN, prediction_rows, results, scores
-from kdjax.study.settings import USES, check, student_settings, train_settings
+from kdjax.study.settings import check, student_settings, train_settings
 from kdjax.study.telling import Questions, Teller, contexts, fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Counts, Training, pair_labels, preview, replicate
-
-Chosen = Mapping[
-    str, Mapping[str, Domain]
-]  # "knowledge" and "training" → the domains with the training sessions chosen for it
 
 
 def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> None:
@@ -86,7 +80,7 @@ class Cell:
 
     def run(self, prepared: Prepared) -> None:
         """The stages, in order."""
-        chosen = self._choose()
+        chosen = choose(self.config, self.domains, self.folder, self.shared, self._load, self.log)
         with stage(self.log, "distil"):
             known, count_tokens = chosen["knowledge"], prepared.count_tokens
             ready = without_teacher(self.config, known, self.folder, count_tokens, self.log.say)
@@ -101,42 +95,6 @@ class Cell:
             with stage(self.log, "validate knowledge"):
                 cards = self._validated(student, answer, cards)
         self._train_and_evaluate(student, answer, cards, chosen)
-
-    def _choose(self) -> Chosen:
-        """The training sessions that may yield knowledge, and those to train on; selection.json tells them."""
-        config = self.config
-        if config.quantity.ratio == 1.0:
-            return {use: dict(self.domains) for use in USES}
-        how_hard = None
-        if config.quantity.strategy == "difficulty":
-            how_hard = self._difficulty()
-        chosen = {use: sampled(config, self.domains, use, how_hard) for use in USES}
-        ids = {
-            use: {name: [session.id for session in domain.splits["train"]] for name, domain in domains.items()}
-            for use, domains in chosen.items()
-        }
-        write_json(self.folder / "selection.json", ids)
-        self.log.say(describe_sample(config, self.domains, chosen))
-        return chosen
-
-    def _difficulty(self) -> dict[str, dict[str, float]]:
-        """From difficulty.json, or measured; runs with the same student, form and data have it in common."""
-        path, common = self.folder / "difficulty.json", None
-        if self.shared:
-            told = [self.config.student.to_dict(), self.config.prompting.to_dict()]
-            told.append({name: domain.digest for name, domain in self.domains.items()})
-            key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-            common = self.shared / f"difficulty-{key}.json"
-        for known in filter(None, (path, common)):
-            if known.is_file():
-                measured = json.loads(known.read_text(encoding="utf-8"))
-                break
-        else:
-            with stage(self.log, "difficulty"):
-                measured = difficulty(self._load(), self.config, self.domains, self.log)
-        for known in filter(None, (path, common)):
-            write_json(known, measured)
-        return measured
 
     def _load(self) -> Student:
         source, settings = self.config.student.source, student_settings(self.config)

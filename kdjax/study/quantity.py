@@ -1,14 +1,69 @@
 """How much: which training sessions may yield knowledge, and which the student is trained on."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain
 from kdjax.knowledge import sample_sessions
+from kdjax.reporting import RunLog, write_json
+from kdjax.student import Student
+from kdjax.study.difficulty import difficulty
+from kdjax.study.settings import USES
+from kdjax.study.workdir import stage
 
 Difficulty = Mapping[str, Mapping[str, float]]  # domain → session id → how hard it is
+Chosen = Mapping[
+    str, Mapping[str, Domain]
+]  # "knowledge" and "training" → the domains with the training sessions chosen
+
+
+def choose(
+    config: ConfigDict,
+    domains: Mapping[str, Domain],
+    folder: Path,
+    shared: Path | None,
+    load: Callable[[], Student],
+    log: RunLog,
+) -> Chosen:
+    """The training sessions that may yield knowledge, and those to train on; selection.json in `folder` tells them where they are a part.
+
+    `load` gives the untrained student, where difficulty is to be measured; runs have that in common in `shared`.
+    """
+    if config.quantity.ratio == 1.0:
+        return {use: dict(domains) for use in USES}
+    hard = _difficulty(config, domains, folder, shared, load, log) if config.quantity.strategy == "difficulty" else None
+    chosen = {use: sampled(config, domains, use, hard) for use in USES}
+    ids = {
+        use: {name: [session.id for session in domain.splits["train"]] for name, domain in sample.items()}
+        for use, sample in chosen.items()
+    }
+    write_json(folder / "selection.json", ids)
+    log.say(_describe(config, domains, chosen))
+    return chosen
+
+
+def _difficulty(config, domains, folder, shared, load, log) -> Difficulty:
+    """From difficulty.json, or measured; with the same student, form of products and data it is the same."""
+    places = [folder / "difficulty.json"]
+    if shared:
+        told = [config.student.to_dict(), config.prompting.to_dict()]
+        told.append({name: domain.digest for name, domain in domains.items()})
+        key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        places.append(shared / f"difficulty-{key}.json")
+    known = next((place for place in places if place.is_file()), None)
+    if known:
+        measured = json.loads(known.read_text(encoding="utf-8"))
+    else:
+        with stage(log, "difficulty"):
+            measured = difficulty(load(), config, domains, log)
+    for place in places:
+        write_json(place, measured)
+    return measured
 
 
 def sampled(
@@ -35,10 +90,7 @@ def sampled(
     return {name: sample(domain) for name, domain in domains.items()}
 
 
-def describe_sample(
-    config: ConfigDict, domains: Mapping[str, Domain], chosen: Mapping[str, Mapping[str, Domain]]
-) -> str:
-    """What was chosen, for the log."""
+def _describe(config: ConfigDict, domains: Mapping[str, Domain], chosen: Chosen) -> str:
     told = []
     for use, sample in chosen.items():
         counts = (
