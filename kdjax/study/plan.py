@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from rich.table import Table
 
+from kdjax.errors import InputError
 from kdjax.knowledge import MOST_TURNS, TURNS
 from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
@@ -176,5 +177,11 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: fl
 
 def plan(cells: Sequence[GridCell]) -> list[Work | None]:
     """The work of a run of each cell that is not finished, by its first unfinished seed."""
-    waiting = (next((run for run in cell.runs if not run.finished), None) for cell in cells)
-    return [work(run) if run else None for run in waiting]
+    works = []
+    for cell in cells:
+        waiting = next((run for run in cell.runs if not run.finished), None)
+        try:
+            works.append(work(waiting) if waiting else None)
+        except InputError as error:
+            raise InputError(f"study cell {cell.name!r}: {error}") from error
+    return works
