@@ -8,6 +8,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("kdjax", deadline=None)  # how long an example takes is the machine's mood
+settings.load_profile("kdjax")
 
 BUNDLEREC = Path(__file__).resolve().parents[2] / "shared" / "data" / "bundle"
 

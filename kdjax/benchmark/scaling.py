@@ -40,7 +40,7 @@ def start_up(bench: Bench) -> dict:
     for name in ("cold", "warm"):
         workdir = again / name
         command = [
-            *(sys.executable, "launch.py", "--config=configs/sft_rules.py", f"--workdir={workdir}"),
+            *(sys.executable, "launch.py", "--config=configs/sft_text.py", f"--workdir={workdir}"),
             *("--config.teacher.kind=annotations", f"--config.student.source={bench.config.student.source}"),
         ]
         found[name] = first_step(command, os.environ | {"KDJAX_CACHE": str(cache)}, workdir / "log.jsonl")

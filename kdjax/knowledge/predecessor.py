@@ -14,16 +14,17 @@ The feedback tells the type and never the true bundle. A dialogue whose bundles 
 unanswered, as there. Left out is their feedback on intents, which two other models rate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from kdjax.data import Session
 from kdjax.knowledge.comparison import Finding, compare
+from kdjax.knowledge.conversations import say
 from kdjax.knowledge.protocols import Ask, Log
 from kdjax.prompting.answers import answer_text, parse_answer
 from kdjax.prompting.products import product_list
-from kdjax.teacher import Answer, Call
+from kdjax.teacher import Answer
 
 FEEDBACK_ROUNDS = 4
 MOST_TURNS = 5 + FEEDBACK_ROUNDS
@@ -62,39 +63,25 @@ def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: 
 
     `max_new_tokens` bounds every single turn.
     """
-    say = partial(_say, ask=ask, max_new_tokens=max_new_tokens, log=log)
+    turn = partial(say, "AICL", ask=ask, max_new_tokens=max_new_tokens, log=log)
     dialogues = [Dialogue(session, neighbour) for session, neighbour in pairs]
-    say("bundles of the neighbours", dialogues, lambda one: DETECT.format(products=product_list(one.neighbour)))
+    turn("bundles of the neighbours", dialogues, lambda one: DETECT.format(products=product_list(one.neighbour)))
     going = [one for one in dialogues if not _out_of_range(one)]
-    say("intents", going, lambda one: INTENTS)
-    say("self-correction", going, lambda one: ADJUST)
+    turn("intents", going, lambda one: INTENTS)
+    turn("self-correction", going, lambda one: ADJUST)
     going = [one for one in going if not _out_of_range(one)]
     mistaken = going
     for number in range(1, FEEDBACK_ROUNDS + 1):
         mistaken = [one for one in mistaken if not _right(one)]
-        say(f"feedback, round {number}", mistaken, lambda one: FEEDBACK.format(hints=_hints(one)))
+        turn(f"feedback, round {number}", mistaken, lambda one: FEEDBACK.format(hints=_hints(one)))
         mistaken = [one for one in mistaken if not _out_of_range(one)]
     going = [one for one in going if not _out_of_range(one)]
-    say("rules", going, lambda one: RULES)
-    say("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
+    turn("rules", going, lambda one: RULES)
+    turn("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
     for one in going:
         one.text = one.answers[-1].text
     log(f"AICL: {len(dialogues) - len(going)} of {len(dialogues)} dialogues ended on products that are not there")
     return dialogues
-
-
-def _say(
-    what: str, dialogues: list[Dialogue], prompt: Callable[[Dialogue], str], ask: Ask, max_new_tokens: int, log: Log
-):
-    if not dialogues:
-        return
-    log(f"AICL: asking in {len(dialogues)} dialogues for {what}")
-    for one in dialogues:
-        one.turns.append(("user", prompt(one)))
-    calls = [Call(tuple(one.turns), max_new_tokens) for one in dialogues]
-    for one, answer in zip(dialogues, ask(calls), strict=True):
-        one.answers.append(answer)
-        one.turns.append(("assistant", answer.text.strip() or "(no answer)"))  # some templates drop empty turns
 
 
 def _findings(one: Dialogue) -> tuple[Finding, ...]:

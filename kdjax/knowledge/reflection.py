@@ -15,17 +15,18 @@ teacher on a laptop reads each of them four times per session.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from kdjax.data import Session
 from kdjax.knowledge.comparison import Finding, compare, feedback, is_right
+from kdjax.knowledge.conversations import say
 from kdjax.knowledge.protocols import Ask, Log
 from kdjax.knowledge.rule_lines import rule_lines
 from kdjax.prompting.answers import answer_text, parse_answer
 from kdjax.prompting.products import product_list
-from kdjax.teacher import Answer, Call
+from kdjax.teacher import Answer
 
 MAX_RULES = 3  # per session
 
@@ -68,38 +69,18 @@ def reflect(sessions: Sequence[Session], ask: Ask, *, max_new_tokens: int, log: 
 
     All sessions take each turn in one call of `ask`. `max_new_tokens` bounds every single turn.
     """
-    say = partial(_say, ask=ask, max_new_tokens=max_new_tokens, log=log)
+    turn = partial(say, "reflection", ask=ask, max_new_tokens=max_new_tokens, log=log)
     reflections = [_Reflection(session) for session in sessions]
-    say("bundles", reflections, _detect)
+    turn("bundles", reflections, _detect)
     for reflection in reflections:
         answer = parse_answer(reflection.answers[0].text, len(reflection.session))
         reflection.findings = compare(answer, reflection.session.bundles)
     mistaken = [reflection for reflection in reflections if not is_right(reflection.findings)]
     log(f"reflection: {len(reflections) - len(mistaken)} of {len(reflections)} sessions answered without a mistake")
-    say("discrepancies", mistaken, _discrepancies)
-    say("causes", mistaken, lambda reflection: CAUSES)
-    say("rules", reflections, _rules)
+    turn("discrepancies", mistaken, _discrepancies)
+    turn("causes", mistaken, lambda reflection: CAUSES)
+    turn("rules", reflections, _rules)
     return _candidates(reflections, log)
-
-
-def _say(
-    what: str,
-    reflections: list[_Reflection],
-    prompt: Callable[[_Reflection], str],
-    ask: Ask,
-    max_new_tokens: int,
-    log: Log,
-) -> None:
-    """Say `prompt(reflection)` in every conversation and take up the answers."""
-    if not reflections:
-        return
-    log(f"reflection: asking about {len(reflections)} sessions for {what}")
-    for reflection in reflections:
-        reflection.turns.append(("user", prompt(reflection)))
-    calls = [Call(tuple(reflection.turns), max_new_tokens) for reflection in reflections]
-    for reflection, answer in zip(reflections, ask(calls), strict=True):
-        reflection.answers.append(answer)
-        reflection.turns.append(("assistant", answer.text.strip() or "(no answer)"))  # some templates drop empty turns
 
 
 def _detect(reflection: _Reflection) -> str:
