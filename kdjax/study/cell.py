@@ -48,10 +48,7 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
     folder = Path(workdir)
     domains = load_domains(config)
     check_workdir(folder, config, domains)
-    if (folder / "metrics.json").is_file():
-        with RunLog(folder) as log:
-            log.say(f"{config.name} → {folder}, finished")
-            show(folder, log)
+    if shown_if_finished(config, folder):
         return
     prepared = prepare(config, folder, domains)
     claim(folder, config, domains)
@@ -120,11 +117,11 @@ class Cell:
         self.log.say(f"{len(epochs[0])} training examples; {proved} sources proved to be training sessions")
         initial = self._initial(student, epochs[0])
         trained, counts = initial, Counts()
-        if config.train.max_steps != 0:
+        untouched = config.train.max_steps == 0
+        if not untouched:
             with stage(self.log, "train"):
                 training = self._train(student, initial, answer, epochs, validation)
             trained, counts = training.best, training.progress
-        untouched = config.train.max_steps == 0
         answers = partial(self._untrained_answers, student) if untouched else self._answers
         after = answers(answer, trained, test, "predictions.jsonl", "evaluate", "test")
         predicted = {"after": after}
@@ -317,6 +314,16 @@ class Cell:
                 f"Answers were constrained (eval.constraint={self.config.eval.constraint}); the paper's setting is none."
             )
         return notes
+
+
+def shown_if_finished(config: ConfigDict, folder: Path) -> bool:
+    """Whether the run in `folder` is finished; if so its table is said."""
+    if not (folder / "metrics.json").is_file():
+        return False
+    with RunLog(folder) as log:
+        log.say(f"{config.name} → {folder}, finished")
+        show(folder, log)
+    return True
 
 
 def show(folder: Path, log: RunLog) -> None:

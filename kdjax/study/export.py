@@ -37,7 +37,7 @@ Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {tar
 * `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
 * `demonstrations.jsonl`: where prompts show demonstrations, the training sessions that they are chosen from.
 * `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them;
-  with a pair head also the tokens of each product, (first, end), and the log-odds of each two.
+  with a pair head also the tokens of each product's fields, (first, end), and the log-odds of each two.
   A server that gives other tokens uses another template, another base or another scale.
 """
 WRITES = """    from peft import PeftModel
@@ -49,8 +49,8 @@ WRITES = """    from peft import PeftModel
     load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")
     # an ordinary model folder, for servers that read no adapters, or quantise a base otherwise
 """
-JUDGES = """It was not trained to write: `pair_head.safetensors` judges which products belong together, by the mean hidden state over each
-product's tokens behind layer {layers} (kdjax/student/pair_head.py). Servers that only generate text have no use for it.
+JUDGES = """It was not trained to write: `pair_head.safetensors` judges which products belong together, by the mean hidden states over the
+tokens of each product's fields behind layer {layers} (kdjax/student/pair_head.py). Servers that only generate text have no use for it.
 """
 VLLM = "    vllm serve BASE_MODEL --enable-lora --max-lora-rank {rank} --lora-modules bundles={folder}"
 NO_VLLM = (

@@ -10,7 +10,7 @@ from kdjax.errors import InputError
 from kdjax.knowledge import aicl
 from kdjax.prompting import Neighbours
 from kdjax.reporting import RunLog, write_json, write_jsonl, write_report
-from kdjax.study.cell import load_domains, show
+from kdjax.study.cell import load_domains, show, shown_if_finished
 from kdjax.study.distil import asking, open_config_teacher
 from kdjax.study.examples import check_splits, spread
 from kdjax.study.scores import prediction_row, results
@@ -30,10 +30,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
     check(config)
     folder, domains = Path(workdir), load_domains(config)
     check_workdir(folder, config, domains)
-    if (folder / "metrics.json").is_file():
-        with RunLog(folder) as log:
-            log.say(f"{config.name} → {folder}, finished")
-            show(folder, log)
+    if shown_if_finished(config, folder):
         return
     check_aicl(config, domains)
     claim(folder, config, domains)
