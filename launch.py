@@ -10,8 +10,9 @@ from ml_collections import config_flags
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
 from kdjax.sources import cache_root
-from kdjax.study import default_workdir, generate, probe, run_aicl, study
+from kdjax.study import default_workdir, follow, generate, probe, run_aicl, study
 from kdjax.study import run as run_experiment
+from kdjax.training import processes
 
 JOBS = {
     "run": run_experiment,
@@ -21,11 +22,17 @@ JOBS = {
     "probe": probe,
     "benchmark": benchmark,
 }
+SHARED = ("run", "study")  # jobs that several processes can do together
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment, a file in configs/; FILE:smoke is its short version.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>-<hash of the config>).")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "Of several processes: HOST:PORT of the first one.")
+PROCESSES = flags.DEFINE_integer(
+    "processes", 0, "How many processes there are. A TPU pod and Slurm tell it themselves."
+)
+PROCESS = flags.DEFINE_integer("process", -1, "Which of them this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -39,7 +46,25 @@ def main(argv: list[str]) -> None:
         raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # there are many small ones
-    JOBS[config.job](config, WORKDIR.value or default_workdir(config))
+    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if processes.alone():
+        JOBS[config.job](config, WORKDIR.value or default_workdir(config))
+    elif config.job not in SHARED:
+        raise InputError(f"config.job={config.job!r} is work for one process, and there are {jax.process_count()}")
+    elif processes.is_first():
+        lead(config)
+    else:
+        follow()
+
+
+def lead(config) -> None:
+    """Do the job as the first of several processes; the others hear when it ends, and why."""
+    try:
+        JOBS[config.job](config, WORKDIR.value or default_workdir(config))
+    except BaseException as error:
+        processes.stop(str(error) or type(error).__name__)
+        raise
+    processes.stop()
 
 
 def parse_flags(argv: list[str]) -> list[str]:

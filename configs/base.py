@@ -16,7 +16,11 @@ def base(name: str) -> ConfigDict:
         name=name,  # in the default workdir, runs/<name>-<hash>
         job="run",  # "run": one experiment; "study": a grid of them; "generate": bundles for new sessions
         seed=0,  # of everything that is drawn: sessions to distil from, LoRA's init, batches, dropout
-        parallel="pmap",  # how a step is spread over devices
+        parallel="pmap",  # "pmap": each device has a copy of the base, and a share of a batch; "mesh": the base is cut over devices, too
+        mesh=create(  # for "mesh": devices of a process are data × fsdp × tensor, data being what is left
+            fsdp=1,  # cuts the base and the batch: a layer's weights are gathered when it is computed
+            tensor=1,  # cuts the base alone: each device computes a part of every layer
+        ),
         data=create(
             source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files) or "jsonl" (your own, see kdjax/data/jsonl.py)
             root="",  # the folder that holds one folder per domain

@@ -60,7 +60,7 @@ def step(settings, channel: Channel) -> None:
             _save(student, state, command["save"], channel)
             continue
         compiled = compile_seconds()
-        batch = _whole_rows(np.asarray(command["tokens"], np.int32), trainer.devices)
+        batch = _whole_rows(np.asarray(command["tokens"], np.int32), trainer.parallel.all_shares)
         state, metrics = trainer.step(state, [batch], jax.random.key(0))
         channel.reply(loss=float(metrics["loss"]), compile_seconds=compile_seconds() - compiled)
 
@@ -93,7 +93,7 @@ def train(settings, channel: Channel) -> None:
 
     def batches(members: Sequence[int]) -> list[MicroBatch]:
         chosen = [examples[i] for i in members]
-        return lay_out(chosen, groups, trainer.devices, student.tokenizer.eos_id, ids=members)
+        return lay_out(chosen, groups, trainer.parallel.all_shares, student.tokenizer.eos_id, ids=members)
 
     for command in channel:
         compiled = compile_seconds()

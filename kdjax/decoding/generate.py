@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from kdjax.decoding.slots import Arrivals, Programs, Slots
 from kdjax.prompting import Example
 from kdjax.student import Student
 from kdjax.training.batches import by_domain, common_prefix
-from kdjax.training.placement import replicated
+from kdjax.training.parallel import Parallel
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,29 @@ class Generator:
 
     Args:
         max_new_tokens: most tokens of an answer, the end-of-turn token included.
-        rows_per_device: slots, that is prompts answered side by side on each device.
+        rows_per_device: slots, that is prompts answered side by side on each device of this process.
         buckets: how many prompt lengths are compiled for at most.
     """
 
-    def __init__(self, student: Student, *, max_new_tokens: int, rows_per_device: int, buckets: int):
+    def __init__(
+        self,
+        student: Student,
+        *,
+        max_new_tokens: int,
+        rows_per_device: int,
+        buckets: int,
+        parallel: Parallel | None = None,
+    ):
+        parallel = parallel or Parallel()
         self._student, self._steps, self._rows, self._buckets = student, max_new_tokens, rows_per_device, buckets
-        self._devices = jax.local_device_count()
+        self._devices = parallel.shares
         dtype, eos_ids = student.base["norm"]["weight"].dtype, tuple(student.tokenizer.eos_ids)
         programs = Programs(student.graph, student.config, dtype, max_new_tokens, eos_ids)
-        self._read_prefix = jax.jit(programs.read_prefix, out_shardings=replicated())
-        self._vacant = jax.pmap(lambda _, *size: programs.vacant(*size), static_broadcasted_argnums=(1, 2))
-        self._admit = jax.pmap(programs.admit, in_axes=(None, None, None, None, 0, 0), donate_argnums=5)
-        self._advance = jax.pmap(programs.advance, in_axes=(None, None, None, None, None, 0), donate_argnums=5)
-        self._keep = jax.pmap(Slots.keep)
+        self._read_prefix = jax.jit(programs.read_prefix, out_shardings=parallel.replicated)
+        self._vacant = cache(lambda *size: parallel.spread(lambda _: programs.vacant(*size), (0,)))
+        self._admit = parallel.spread(programs.admit, (None, None, None, None, 0, 0), donate_argnums=5)
+        self._advance = parallel.spread(programs.advance, (None, None, None, None, None, 0), donate_argnums=5)
+        self._keep = parallel.spread(Slots.keep, (0, 0))
         self.calls = 0  # of the model with new tokens, after the prompts, so far
         self.joined = 0  # tokens that needed no call of their own: forced ones, read together with the token before
 
@@ -87,7 +97,7 @@ class Generator:
     def _answer(self, model, bucket: Bucket, starts: list[int]) -> Iterator[list[tuple[int, list[int]]]]:
         """(member, token ids) of the answers that are complete, whenever there are some more."""
         held = np.full((self._devices, bucket.slots), -1)  # which prompt is in each slot
-        slots = self._vacant(np.arange(self._devices), bucket.slots, bucket.length)
+        slots = self._vacant(bucket.slots, bucket.length)(np.arange(self._devices))
         waiting = deque(bucket.batches)
         while waiting or (held >= 0).any():
             while waiting and all(map(_fits, held, waiting[0].members)):

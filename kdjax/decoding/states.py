@@ -9,24 +9,24 @@ from jaxtyping import Float
 
 from kdjax.prompting import Example
 from kdjax.student import Student
-from kdjax.training import MicroBatch, ProductRows, lay_out, plan_groups, product_states
+from kdjax.training import MicroBatch, Parallel, ProductRows, lay_out, plan_groups, product_states
 
 
 class StateReader:
     """Reads each product's states behind the student's first `layers` layers, one per field. Compiled programs are kept, so one serves all epochs.
 
-    `micro_batch_tokens`: about as many are read at a time on each device.
+    `micro_batch_tokens`: about as many are read at a time on each device of this process.
     """
 
-    def __init__(self, student: Student, layers: int, micro_batch_tokens: int):
+    def __init__(self, student: Student, layers: int, micro_batch_tokens: int, parallel: Parallel | None = None):
         self.layers = layers
-        self._student, self._tokens, self._devices = student, micro_batch_tokens, jax.local_device_count()
+        self._student, self._tokens, self._parallel = student, micro_batch_tokens, parallel or Parallel()
         graph = student.graph
 
         def read(adapter, base, prefix, rows: ProductRows) -> Float[jax.Array, "batch most fields hidden"]:
             return product_states(nnx.merge(graph, adapter, base), prefix, rows, layers)
 
-        self._read = jax.pmap(read, in_axes=(None, None, None, 0))
+        self._read = self._parallel.spread(read, (None, None, None, 0))
 
     def __call__(
         self, adapter: dict, prompts: Sequence[Example], on_batch: Callable[[int], None] = lambda prompts: None
@@ -34,7 +34,7 @@ class StateReader:
         """The states of each prompt's products, by the student's base with `adapter`; `on_batch` hears how many prompts were read more."""
         found: list[np.ndarray] = [np.zeros(0)] * len(prompts)
         groups = plan_groups(prompts, self._tokens, kind=ProductRows)
-        for batch in lay_out(prompts, groups, self._devices, self._student.tokenizer.eos_id):
+        for batch in lay_out(prompts, groups, self._parallel.shares, self._student.tokenizer.eos_id):
             states = np.asarray(self._read(adapter, self._student.base, batch.prefix, batch.rows))
             for member in batch.members:
                 found[member] = states[_of_member(batch, member)]

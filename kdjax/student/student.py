@@ -17,7 +17,7 @@ from kdjax.student.lora import init_adapter
 from kdjax.student.lora_config import LoraConfig
 from kdjax.student.parameters import BaseParam, LoRAParam
 from kdjax.student.quantization import METHODS, dequantize, is_quantized
-from kdjax.student.weights_in import check_names, flat_items, load_base
+from kdjax.student.weights_in import Place, check_names, flat_items, load_base
 
 DTYPES = ("float32", "bfloat16")
 
@@ -84,6 +84,7 @@ def load_student(
     quantization: str | None = None,
     dtype: str = "float32",
     seed: int = 0,
+    place: Place = lambda path, array: jnp.asarray(array),
 ) -> Student:
     """Load a base model and, with `lora`, a fresh adapter (PEFT's init, from `seed`), or with `adapter` one from disk.
 
@@ -91,6 +92,7 @@ def load_student(
         source: folder, .gguf file, hub name or pypi: string, see `kdjax.sources.resolve`.
         dtype: dtype of the frozen base and of activations; adapters are always float32.
         quantization: None, "int8" or "nf4": how the linear layers of the frozen base are kept (see `quantization`).
+        place: puts a parameter of the base, named by its path, on its devices, so that a base which no device could hold is never on one.
 
     Raises:
         InputError: files, architecture, tensors or settings that cannot be used exactly as given.
@@ -98,7 +100,7 @@ def load_student(
     files = resolve(source)
     config = _check(files, lora, adapter, quantization, dtype)
     graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
-    base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source)
+    base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source, place)
     fresh = _fresh_adapter(abstract_adapter, base, lora, config.num_hidden_layers, seed) if lora else {}
     student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora, quantization)
     if adapter is not None:

@@ -1,9 +1,8 @@
 """Weights from disk into the decoder's stacked arrays. The module tree has Hugging Face's names, so the map is the path itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import InputError
@@ -42,8 +41,11 @@ def check_names(abstract: dict, weights: Weights, layers: int, where: str) -> No
         raise InputError(f"{where}: tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
 
 
-def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) -> dict:
-    """Fill the decoder's base parameters, cast to `dtype`; quantised ones are quantised here, a layer at a time.
+Place = Callable[[Sequence[str], np.ndarray], jax.Array]  # (path of names, array) → the array on its devices
+
+
+def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str, place: Place) -> dict:
+    """Fill the decoder's base parameters, cast to `dtype`, and `place` each; quantised ones are quantised here, a layer at a time.
 
     Raises:
         InputError: a tensor has another shape. That all are there is for `check_names` to say, before.
@@ -61,15 +63,16 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str) 
         return tensor
 
     def fill(path, leaf):
-        names = tensor_names(tuple(key.key for key in path), layers)
+        path = tuple(key.key for key in path)
+        names = tensor_names(path, layers)
         if is_quantized(leaf):
             method, shape = method_of(leaf), shape_of(leaf)[1:]
             parts = [quantize(read(name, shape), method) for name in names]
-            return {part: jnp.asarray(np.stack([layer[part] for layer in parts])) for part in leaf}
+            return {part: place((*path, part), np.stack([layer[part] for layer in parts])) for part in leaf}
         stacked = np.empty(leaf.shape, dtype)
-        for slot, name in zip(stacked if path[0].key == "layers" else [stacked], names, strict=True):
+        for slot, name in zip(stacked if path[0] == "layers" else [stacked], names, strict=True):
             slot[...] = read(name, slot.shape)
-        return jnp.asarray(stacked)
+        return place(path, stacked)
 
     return jax.tree.map_with_path(fill, abstract, is_leaf=is_quantized)
 

@@ -6,5 +6,6 @@ from kdjax.study.predecessor import run_aicl
 from kdjax.study.probe import probe
 from kdjax.study.settings import default_workdir
 from kdjax.study.studies import study
+from kdjax.study.team import follow
 
-__all__ = ["default_workdir", "generate", "probe", "run", "run_aicl", "study"]
+__all__ = ["default_workdir", "follow", "generate", "probe", "run", "run_aicl", "study"]

@@ -11,18 +11,19 @@ from kdjax.decoding import Completion, Constraint, Generator, StateReader, best_
 from kdjax.prompting import answer_text
 from kdjax.student import PairHead, Student, pair_logits
 from kdjax.study.telling import Questions
-from kdjax.training import TEXT, Objective, pairs
+from kdjax.training import TEXT, Objective, Parallel, pairs
 
 
-def answerer(student: Student, config: ConfigDict, form: Constraint) -> "Written | Judged":
+def answerer(student: Student, parallel: Parallel, config: ConfigDict, form: Constraint) -> "Written | Judged":
     """What answers as `config.student.answer` says; compiled programs are kept, so one serves all epochs."""
     if config.student.answer == "pairs":
-        return Judged(StateReader(student, config.student.pair_layers, config.train.micro_batch_tokens))
+        return Judged(StateReader(student, config.student.pair_layers, config.train.micro_batch_tokens, parallel))
     generator = Generator(
         student,
         max_new_tokens=config.eval.max_new_tokens,
         rows_per_device=config.eval.batch_size,
         buckets=config.eval.buckets,
+        parallel=parallel,
     )
     return Written(generator, form)
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -20,20 +20,21 @@ from kdjax.student import (
     Student,
     fit_pair_head,
     load_pair_head,
-    load_student,
     save_pair_head,
 )
 from kdjax.study import examples as asking
+from kdjax.study import team
 from kdjax.study.answering import Judged, Written, answerer
+from kdjax.study.difficulty import difficulty
 from kdjax.study.distil import Cards, card_path, distil, nothing_found, without_teacher
 from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.prepared import Prepared, prepare
-from kdjax.study.quantity import Chosen, choose
+from kdjax.study.quantity import Chosen, Difficulty, choose
 from kdjax.study.scores import FROZEN, prediction_rows, results, scores
-from kdjax.study.settings import check, student_settings, train_settings
+from kdjax.study.settings import check, devices, train_settings
 from kdjax.study.telling import Questions, Teller, contexts, fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
-from kdjax.training import Counts, Training, pair_labels, preview, replicate
+from kdjax.training import Counts, Parallel, Preempted, Training, pair_labels, preview
 
 
 def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> None:
@@ -77,7 +78,7 @@ class Cell:
 
     def run(self, prepared: Prepared) -> None:
         """The stages, in order."""
-        chosen = choose(self.config, self.domains, self.folder, self.shared, self._load, self.log)
+        chosen = choose(self.config, self.domains, self.folder, self.shared, self._difficulty, self.log)
         with stage(self.log, "distil"):
             known, count_tokens = chosen["knowledge"], prepared.count_tokens
             ready = without_teacher(self.config, known, self.folder, count_tokens, self.log.say)
@@ -87,18 +88,25 @@ class Cell:
             cards = distil(self.config, known, ready, self.folder, count_tokens, self.log)
         with stage(self.log, "load"):
             student = self._load()
-        answer = answerer(student, self.config, asking.constraint(self.config))
+        team.tell_load(self.config)
+        answer = answerer(student, self.parallel, self.config, asking.constraint(self.config))
         if self.config.knowledge.keep == "validated":
             with stage(self.log, "validate knowledge"):
                 cards = self._validated(student, answer, cards)
         self._train_and_evaluate(student, answer, cards, chosen)
 
     def _load(self) -> Student:
-        source, settings = self.config.student.source, student_settings(self.config)
-        student = load_student(source, **settings, seed=self.config.seed)
-        student.base = replicate(student.base)  # once: training and generation find it in place
+        student = team.load(self.config, self.parallel)
         record_devices(self.folder)
         return student
+
+    @cached_property
+    def parallel(self) -> Parallel:
+        """Made when it is first used: JAX takes a GPU's memory then, and the teacher comes before."""
+        return devices(self.config)
+
+    def _difficulty(self) -> Difficulty:
+        return difficulty(self._load(), self.parallel, self.config, self.domains, self.log)
 
     def _train_and_evaluate(
         self, student: Student, answer: Written | Judged, cards: Mapping[str, Cards], chosen: Chosen
@@ -157,7 +165,7 @@ class Cell:
         """The student's adapter with a pair head for the states as they are: fitted to the training sessions, or from the folder."""
         if not (self.folder / PAIR_HEAD).is_file():
             with stage(self.log, "fit"), Progress(len(examples), "training sessions read", self.log) as progress:
-                read = StateReader(student, layers, self.config.train.micro_batch_tokens)
+                read = StateReader(student, layers, self.config.train.micro_batch_tokens, self.parallel)
                 states = read(student.adapter, examples, progress.update)
                 save_pair_head(self.folder, fit_pair_head(states, [*map(pair_labels, examples)]))
         shape = len(self.config.prompting.fields), student.config.hidden_size
@@ -165,11 +173,11 @@ class Cell:
 
     def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
         """The prediction rows of a pair head on the untrained student, who writes nothing."""
-        layers = min(self.config.student.pair_layers, student.config.num_hidden_layers)
+        judge = team.frozen_judge(self.config, student, self.parallel)
         return self._untrained_answers(
             student,
-            Judged(StateReader(student, layers, self.config.train.micro_batch_tokens)),
-            self._with_head(student, examples, layers),
+            judge,
+            self._with_head(student, examples, judge.read.layers),
             asked,
             "predictions_frozen.jsonl",
             "evaluate frozen",
@@ -189,7 +197,7 @@ class Cell:
 
         def validate(adapter: dict) -> dict:
             progress.close()
-            return scores(self._rows(answer, adapter, validation, "validation"))
+            return team.agree(scores(self._rows(answer, adapter, validation, "validation", told=True)))
 
         def hear(row: dict) -> None:
             if "validation" in row:
@@ -205,6 +213,7 @@ class Cell:
                 {f"train/{name}": row[name] for name in ("loss", "gradient_norm", "learning_rate", "epoch")},
             )
 
+        team.tell_train(epochs, initial, validation)
         training = Training(
             student,
             epochs,
@@ -212,12 +221,17 @@ class Cell:
             self.folder / "checkpoints",
             objective=answer.objective,
             initial=initial,
+            parallel=self.parallel,
             validate=validate,
             on_start=start,
             on_event=hear,
         )
         with Progress(training.total, "train step", self.log) as progress:
-            training.run()
+            try:
+                training.run()
+            except Preempted as end:
+                self.log.say(f"SIGTERM: training is saved behind step {end.step}; the same command goes on from there")
+                raise
         return training
 
     def _answers(
@@ -254,10 +268,14 @@ class Cell:
             write_jsonl(common, rows)
         return rows
 
-    def _rows(self, answer: Written | Judged, adapter: dict, asked: Questions, label: str) -> list[dict]:
-        """Answer the questions with an adapter: prediction rows."""
-        with Progress(len(asked.sessions) * len(asked.tellings), label, self.log) as progress:
-            return prediction_rows(asked, answer(adapter, asked, progress.update))
+    def _rows(
+        self, answer: Written | Judged, adapter: dict, asked: Questions, label: str, told: bool = False
+    ) -> list[dict]:
+        """Answer the questions with an adapter: prediction rows. `told`: the other processes know that they are asked."""
+        if not told:
+            team.tell_answer(adapter, asked, isinstance(answer, Judged) and self.config.student.answer == "text")
+        with Progress(len(team.share(asked).sessions) * len(asked.tellings), label, self.log) as progress:
+            return prediction_rows(asked, team.answer_together(answer, adapter, asked, progress.update))
 
     def _validated(self, student: Student, answer: Written | Judged, cards: Mapping[str, Cards]) -> dict[str, Cards]:
         """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -10,13 +9,14 @@ from kdjax.data import Domain
 from kdjax.reporting import Progress, RunLog
 from kdjax.student import Student
 from kdjax.study import examples as asking
+from kdjax.study.quantity import Difficulty
 from kdjax.study.telling import Teller
-from kdjax.training import lay_out, plan_groups, token_losses
+from kdjax.training import Parallel, lay_out, plan_groups, token_losses
 
 
 def difficulty(
-    student: Student, config: ConfigDict, domains: Mapping[str, Domain], log: RunLog
-) -> dict[str, dict[str, float]]:
+    student: Student, parallel: Parallel, config: ConfigDict, domains: Mapping[str, Domain], log: RunLog
+) -> Difficulty:
     """Domain → training session → the mean negative log-likelihood (nats per token) of its written answer, told without knowledge.
 
     A score of zero-shot answers could not rank sessions, since a small student fails them all.
@@ -25,13 +25,12 @@ def difficulty(
     told = [teller.example(name, session) for name, domain in domains.items() for session in domain.splits["train"]]
     sums, targets = np.zeros(len(told)), np.zeros(len(told))
     graph, adapter, base = student.graph, student.adapter, student.base
-    losses = jax.pmap(
-        lambda adapter, base, prefix, rows: token_losses(graph, adapter, base, prefix, rows),
-        in_axes=(None, None, None, 0),
+    losses = parallel.spread(
+        lambda adapter, base, prefix, rows: token_losses(graph, adapter, base, prefix, rows), (None, None, None, 0)
     )
     groups = plan_groups(told, config.train.micro_batch_tokens)
     with Progress(len(told), "difficulty", log) as progress:
-        for batch in lay_out(told, groups, jax.local_device_count(), student.tokenizer.eos_id):
+        for batch in lay_out(told, groups, parallel.shares, student.tokenizer.eos_id):
             rows = batch.rows
             owner = np.take_along_axis(rows.ids, rows.positions, axis=-1)[rows.weights > 0]
             found = np.asarray(losses(adapter, base, batch.prefix, rows))[rows.weights > 0]

@@ -14,7 +14,7 @@ from kdjax.student import check_student, load_student
 from kdjax.study.answering import answerer
 from kdjax.study.examples import check_answers, check_questions
 from kdjax.study.export import load_adapter_head, trained_with
-from kdjax.study.settings import check
+from kdjax.study.settings import check, devices
 from kdjax.study.telling import Teller, ask
 from kdjax.study.workdir import check_workdir, claim
 
@@ -75,8 +75,9 @@ def generate(config: ConfigDict, workdir: str) -> None:
         )
     check_workdir(Path(workdir), config, {})
     claim(Path(workdir), config, {})
-    student = load_student(config.student.source, **settings)
-    answer = answerer(student, config, form)
+    parallel = devices(config)
+    student = load_student(config.student.source, **settings, place=parallel.place)
+    answer = answerer(student, parallel, config, form)
     adapter = {"adapter": student.adapter, "head": head} if head else student.adapter
     with RunLog(workdir) as log:
         with Progress(len(sessions) * config.eval.orders, "sessions", log) as progress:

@@ -18,10 +18,10 @@ from kdjax.reporting import Progress, RunLog, write_json
 from kdjax.student import Student, fit_pair_head, load_student
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged
-from kdjax.study.settings import check
+from kdjax.study.settings import check, devices
 from kdjax.study.telling import Questions
 from kdjax.study.workdir import check_workdir, claim, record_devices
-from kdjax.training import pair_labels, replicate
+from kdjax.training import pair_labels
 
 
 def probe(config: ConfigDict, workdir: str) -> None:
@@ -38,14 +38,14 @@ def probe(config: ConfigDict, workdir: str) -> None:
     domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
     check_workdir(folder, config, domains)
     asking.check_splits(domains)
+    parallel, wanted = devices(config), config.student
     student = load_student(
-        config.student.source, dtype=config.student.dtype, quantization=config.student.quantization, seed=config.seed
+        wanted.source, dtype=wanted.dtype, quantization=wanted.quantization, seed=config.seed, place=parallel.place
     )
     there = student.config.num_hidden_layers
     if not layers or not all(1 <= layer <= there for layer in layers):
         raise InputError(f"config.probe.layers={layers!r}: name some of the student's layers, 1 to {there}")
     claim(folder, config, domains)
-    student.base = replicate(student.base)
     record_devices(folder)
     cards = {name: {} for name in domains}
     teller = asking.teller(config, student.tokenizer, domains, cards)
@@ -55,18 +55,21 @@ def probe(config: ConfigDict, workdir: str) -> None:
         rows = []
         with Progress(len(layers), "layers", log, every=0) as progress:
             for layer in layers:
-                rows.append(_row(student, layer, config.train.micro_batch_tokens, examples, asked))
+                rows.append(
+                    _row(
+                        student, StateReader(student, layer, config.train.micro_batch_tokens, parallel), examples, asked
+                    )
+                )
                 log.event("layer", **rows[-1])
                 progress.update()
         write_json(folder / "probe.json", rows)
         log.say(_table(rows))
 
 
-def _row(student: Student, layers: int, tokens: int, examples, asked: Questions) -> dict:
+def _row(student: Student, read: StateReader, examples, asked: Questions) -> dict:
     started = time.perf_counter()
-    read = StateReader(student, layers, tokens)
     head = fit_pair_head(read(student.adapter, examples), [*map(pair_labels, examples)])
-    row = {"layers": layers, "seconds": time.perf_counter() - started, "domains": {}}
+    row = {"layers": read.layers, "seconds": time.perf_counter() - started, "domains": {}}
     judged = Judged(read).log_odds({"adapter": student.adapter, "head": head}, asked, lambda done: None)
     for name in dict.fromkeys(asked.domains):
         mine = [i for i, domain in enumerate(asked.domains) if domain == name]

@@ -11,8 +11,6 @@ from ml_collections import ConfigDict
 from kdjax.data import Domain
 from kdjax.knowledge import sample_sessions
 from kdjax.reporting import RunLog, write_json
-from kdjax.student import Student
-from kdjax.study.difficulty import difficulty
 from kdjax.study.settings import USES
 from kdjax.study.workdir import stage
 
@@ -27,16 +25,18 @@ def choose(
     domains: Mapping[str, Domain],
     folder: Path,
     shared: Path | None,
-    load: Callable[[], Student],
+    measure: Callable[[], Difficulty],
     log: RunLog,
 ) -> Chosen:
     """The training sessions that may yield knowledge, and those to train on; selection.json in `folder` tells them where they are a part.
 
-    `load` gives the untrained student, where difficulty is to be measured; runs have that in common in `shared`.
+    `measure` asks the untrained student how hard they are, where that is wanted; runs have that in common in `shared`.
     """
     if config.quantity.ratio == 1.0:
         return {use: dict(domains) for use in USES}
-    hard = _difficulty(config, domains, folder, shared, load, log) if config.quantity.strategy == "difficulty" else None
+    hard = (
+        _difficulty(config, domains, folder, shared, measure, log) if config.quantity.strategy == "difficulty" else None
+    )
     chosen = {use: sampled(config, domains, use, hard) for use in USES}
     ids = {
         use: {name: [session.id for session in domain.splits["train"]] for name, domain in sample.items()}
@@ -47,7 +47,7 @@ def choose(
     return chosen
 
 
-def _difficulty(config, domains, folder, shared, load, log) -> Difficulty:
+def _difficulty(config, domains, folder, shared, measure, log) -> Difficulty:
     """From difficulty.json, or measured; with the same student, form of products and data it is the same."""
     places = [folder / "difficulty.json"]
     if shared:
@@ -60,7 +60,7 @@ def _difficulty(config, domains, folder, shared, load, log) -> Difficulty:
         measured = json.loads(known.read_text(encoding="utf-8"))
     else:
         with stage(log, "difficulty"):
-            measured = difficulty(load(), config, domains, log)
+            measured = measure()
     for place in places:
         write_json(place, measured)
     return measured

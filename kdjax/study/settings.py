@@ -16,9 +16,8 @@ from kdjax.knowledge import STRATEGIES as SAMPLINGS
 from kdjax.prompting import FIELDS
 from kdjax.sources import cache_root
 from kdjax.student import DTYPES, QUANTIZATIONS, REMAT, LoraConfig
-from kdjax.training import TrainSettings
+from kdjax.training import KINDS, Parallel, TrainSettings
 
-PARALLEL = ("pmap",)
 TEACHERS = ("hf", "annotations", "replay")
 ANSWERS = ("text", "pairs")
 USES = ("knowledge", "training")  # what a sample of the training sessions is for
@@ -48,7 +47,7 @@ def check(config: ConfigDict) -> None:
     Raises:
         InputError: naming the field, what it is and what it may be.
     """
-    _one_of("parallel", config.parallel, PARALLEL)
+    _one_of("parallel", config.parallel, KINDS)
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
     _one_of("knowledge.thoughts_in", config.knowledge.thoughts_in, ("target", "demonstrations"))
@@ -93,6 +92,8 @@ def check(config: ConfigDict) -> None:
             "knowledge.max_new_tokens",
             "knowledge.min_count",
             "teacher.batch_size",
+            "mesh.fsdp",
+            "mesh.tensor",
         ),
         0: (
             "seed",
@@ -120,6 +121,8 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.train.max_grad_norm={config.train.max_grad_norm} must be above 0; 0 would stop learning"
         )
+    if config.parallel == "pmap" and (config.mesh.fsdp, config.mesh.tensor) != (1, 1):
+        raise InputError("config.mesh cuts the base only with config.parallel='mesh'; pmap gives each device a copy")
     _check_answer(config)
     lora_config(config)
 
@@ -176,6 +179,11 @@ def lora_config(config: ConfigDict) -> LoraConfig:
         lora = replace(lora, layers_to_transform=layers)
     lora.check()
     return lora
+
+
+def devices(config: ConfigDict) -> Parallel:
+    """The devices of this process, as `config.parallel` and `config.mesh` spread work over them. JAX looks for devices here."""
+    return Parallel(config.parallel, config.mesh.fsdp, config.mesh.tensor)
 
 
 def student_settings(config: ConfigDict) -> dict:

@@ -74,7 +74,7 @@ def _identity(config: ConfigDict, domains: Mapping[str, Domain]) -> dict:
 
 def record_devices(workdir: Path) -> None:
     """Add the devices to config.json. Not in `claim`: JAX takes a GPU's memory when it first looks, and the teacher comes before."""
-    devices = [f"{device.platform} {device.device_kind}" for device in jax.local_devices()]
+    devices = [f"{device.platform} {device.device_kind}" for device in jax.devices()]
     write_json(workdir / "config.json", record(workdir) | {"devices": devices})
 
 

@@ -1,18 +1,23 @@
 """Training: batches, loss, step, checkpoints, loop."""
 
+from kdjax.training import processes
 from kdjax.training.batches import MicroBatch, batch_members, lay_out, plan_groups
 from kdjax.training.loop import Counts, Training, TrainSettings, preview
 from kdjax.training.loss import TEXT, Objective, pair_losses, pairs, product_states, target_nll, token_losses
-from kdjax.training.placement import replicate
+from kdjax.training.parallel import KINDS, Parallel
+from kdjax.training.preemption import Preempted
 from kdjax.training.rows import PairRows, ProductRows, Rows, pair_labels
 from kdjax.training.step import Trainer, adamw, learning_rate_schedule
 
 __all__ = [
+    "KINDS",
     "TEXT",
     "Counts",
     "MicroBatch",
     "Objective",
     "PairRows",
+    "Parallel",
+    "Preempted",
     "ProductRows",
     "Rows",
     "TrainSettings",
@@ -27,8 +32,8 @@ __all__ = [
     "pairs",
     "plan_groups",
     "preview",
+    "processes",
     "product_states",
-    "replicate",
     "target_nll",
     "token_losses",
 ]

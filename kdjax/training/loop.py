@@ -17,6 +17,8 @@ from kdjax.training.batches import Group, MicroBatch, batch_members, lay_out, pl
 from kdjax.training.checkpoints import Checkpoints
 from kdjax.training.clock import compile_seconds
 from kdjax.training.loss import TEXT, Objective
+from kdjax.training.parallel import Parallel
+from kdjax.training.preemption import Preempted, Preemption
 from kdjax.training.rows import PairRows
 from kdjax.training.step import Trainer, adamw, learning_rate_schedule
 
@@ -51,6 +53,7 @@ class Counts:
 
     `real_tokens` are those of the examples, each counted in full, as far as it is read; `padded_tokens` are those computed:
     a shared prefix once per micro-batch and device, and padding. `seconds` leaves compilation, validation and checkpoints out.
+    `validated` epochs are over, validation included.
     """
 
     steps: int = 0
@@ -60,6 +63,7 @@ class Counts:
     target_tokens: int = 0
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    validated: int = 0
     best_epoch: int = 0
     best_score: float = -1.0
     history: list[dict] = field(default_factory=list)
@@ -82,6 +86,8 @@ class Counts:
 class Training:
     """Trains a student's adapter. `run()` continues from the latest checkpoint in `folder`, if there is one.
 
+    Of several processes each has one of these over the same examples, and all call `run`; only the first has a folder.
+
     Args:
         objective: what is trained for.
         initial: what training starts from, the student's adapter where it is None; with a pair head {"adapter", "head"}.
@@ -98,10 +104,11 @@ class Training:
         student: Student,
         epochs: Sequence[Sequence[Example]],
         settings: TrainSettings,
-        folder: str | Path,
+        folder: str | Path | None,
         *,
         objective: Objective = TEXT,
         initial: dict | None = None,
+        parallel: Parallel | None = None,
         validate: Validate | None = None,
         on_start: Callable[[list[MicroBatch], int], None] = lambda batches, step: None,
         on_event: Callable[[dict], None] = lambda row: None,
@@ -118,11 +125,14 @@ class Training:
         self._groups: dict[str, Group] = plan_groups(
             [*chain(*epochs)], settings.micro_batch_tokens, kind=objective.rows
         )
-        self._schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
-        optimizer = adamw(self._schedule, settings.weight_decay, settings.max_grad_norm)
-        self._trainer = Trainer(student.graph, student.base, optimizer, settings.dropout, settings.remat, objective)
+        schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
+        self._rates = np.asarray(schedule(np.arange(self.total)))
+        optimizer = adamw(schedule, settings.weight_decay, settings.max_grad_norm)
+        self._trainer = Trainer(
+            student.graph, student.base, optimizer, settings.dropout, settings.remat, objective, parallel
+        )
         self._checkpoints = Checkpoints(folder)
-        self._key = jax.random.key(settings.seed)
+        self._key = self._trainer.parallel.replicate(jax.random.key(settings.seed))
         self.state = self._trainer.init(student.adapter if initial is None else initial)
         self.best = _copy(self.state.adapter)
         self.progress = Counts()
@@ -132,32 +142,45 @@ class Training:
 
         Raises:
             FloatingPointError: the loss is not finite; names the step and its sessions. The last checkpoint stays.
+            Preempted: the process got SIGTERM. The step under way was finished and saved.
         """
         self._resume()
+        if self.progress.steps and self._ends_epoch(self.progress.steps):
+            self._end_epoch(self.progress.steps)
         if self.progress.steps < self.total:
             self._on_start(self._batches(self.progress.steps), self.progress.steps)
         pending = None
         for step in range(self.progress.steps, self.total):
             done = step + 1
-            ends_epoch = done % self._per_epoch == 0 or done == self.total
+            ends_epoch = self._ends_epoch(done)
             saves = ends_epoch or done % self._settings.checkpoint_every == 0
             started, compiled = time.perf_counter(), compile_seconds()
             batches = self._batches(step)
-            self.state, metrics = self._trainer.step(self.state, batches, jax.random.fold_in(self._key, step))
-            self._record(pending)  # the step before, while this one is under way
-            pending = (step, batches, metrics)
-            if saves:
-                self._record(pending)
-                pending = None
-            compiled = compile_seconds() - compiled
-            self.progress.seconds += time.perf_counter() - started - compiled
-            self.progress.compile_seconds += compiled
+            # Nothing goes to a device or comes back but what is put there and fetched by name.
+            with Preemption() as preemption, jax.transfer_guard("disallow"):
+                self.state, metrics = self._trainer.step(self.state, batches, self._key)
+                self._record(pending)  # the step before, while this one is under way
+                pending = (step, batches, metrics)
+                preempted = preemption.before_the_end_of(done)
+                if saves or preempted:
+                    self._record(pending)
+                    pending = None
+                compiled = compile_seconds() - compiled
+                self.progress.seconds += time.perf_counter() - started - compiled
+                self.progress.compile_seconds += compiled
+                if saves or preempted:
+                    self._save()
+            if preempted:
+                raise Preempted(done)
             if ends_epoch:
-                self._end_epoch(done, math.ceil(done / self._per_epoch))
-            if saves:
-                self._checkpoints.save(done, {"train": self.state, "best": self.best}, asdict(self.progress))
-        self._checkpoints.close()
+                self._end_epoch(done)
         return self.best
+
+    def _ends_epoch(self, step: int) -> bool:
+        return step % self._per_epoch == 0 or step == self.total
+
+    def _save(self) -> None:
+        self._checkpoints.save(self.progress.steps, {"train": self.state, "best": self.best}, asdict(self.progress))
 
     def _members(self, step: int) -> dict[int, Example]:
         """The examples of a step by their number, as its epoch tells them."""
@@ -167,14 +190,16 @@ class Training:
 
     def _batches(self, step: int) -> list[MicroBatch]:
         members = self._members(step)
-        return lay_out([*members.values()], self._groups, self._trainer.devices, self._pad_id, ids=[*members])
+        return lay_out(
+            [*members.values()], self._groups, self._trainer.parallel.all_shares, self._pad_id, ids=[*members]
+        )
 
     def _record(self, pending) -> None:
         """Fetch a step's metrics from the device, check them and count them."""
         if pending is None:
             return
         step, batches, metrics = pending
-        metrics = {name: float(value) for name, value in metrics.items()}
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         members = self._members(step).values()
         if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["gradient_norm"]):
             sessions = ", ".join(f"{example.domain}/{example.session_id}" for example in members)
@@ -192,14 +217,17 @@ class Training:
                 "step": step + 1,
                 "loss": metrics["loss"],
                 "gradient_norm": metrics["gradient_norm"],
-                "learning_rate": float(self._schedule(step)),
+                "learning_rate": float(self._rates[step]),
                 "epoch": (step + 1) / self._per_epoch,
                 "seconds": progress.seconds,
             }
         )
 
-    def _end_epoch(self, step: int, epoch: int) -> None:
-        """Validate, and keep this epoch's adapter if it is the best so far (the earlier of equals)."""
+    def _end_epoch(self, step: int) -> None:
+        """Validate, if that was not done yet, and keep this epoch's adapter if it is the best so far (the earlier of equals)."""
+        epoch = math.ceil(step / self._per_epoch)
+        if self.progress.validated == epoch:
+            return
         score = float(epoch)
         if self._validate:
             metrics = self._validate(self.state.adapter)
@@ -208,6 +236,8 @@ class Training:
         if score > self.progress.best_score:
             self.best = _copy(self.state.adapter)
             self.progress.best_epoch, self.progress.best_score = epoch, score
+        self.progress.validated = epoch
+        self._save()
 
     def _tell(self, row: dict) -> None:
         self.progress.history.append(row)

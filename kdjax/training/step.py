@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kdjax.training.batches import MicroBatch
 from kdjax.training.loss import TEXT, Objective
-from kdjax.training.placement import AXIS, replicate, replicated
+from kdjax.training.parallel import AXIS, Parallel
 
 
 @jax.tree_util.register_dataclass
@@ -35,10 +35,10 @@ class TrainState:
 
 
 class Trainer:
-    """The two compiled programs of training, data-parallel over all local devices by pmap.
+    """The compiled programs of training.
 
-    The state and the base are replicated (`in_axes=None`, `out_axes=None`), each device computes its rows, and one psum
-    inside adds up gradients, loss and token counts.
+    The state is replicated (`in_axes=None`, `out_axes=None`), each share of the rows is computed on its own, and one psum
+    inside adds up gradients, loss and token counts. `parallel` says over which devices; None: pmap over all.
     """
 
     def __init__(
@@ -49,43 +49,52 @@ class Trainer:
         dropout_rate: float,
         remat: str = "linears",
         objective: Objective = TEXT,
+        parallel: Parallel | None = None,
     ):
-        self.devices = jax.local_device_count()
+        self.parallel = parallel or Parallel()
         self._optimizer = optimizer
-        self.base = replicate(base)
+        self.base = self.parallel.place_base(base)
 
         def accumulate(adapter, base, prefix, rows, key, totals):
+            dropout = dropout_rate, jax.random.wrap_key_data(key)
+
             def summed(adapter):
-                return objective.losses(graph, adapter, base, prefix, rows, (dropout_rate, key), remat).sum()
+                return objective.losses(graph, adapter, base, prefix, rows, dropout, remat).sum()
 
             loss, gradients = jax.value_and_grad(summed)(adapter)
             fresh = jax.lax.psum(Totals(gradients, loss, rows.weights.sum()), AXIS)
             return jax.tree.map(jnp.add, totals, fresh)
 
-        self._accumulate = jax.pmap(
-            accumulate, axis_name=AXIS, in_axes=(None, None, None, 0, None, None), out_axes=None, donate_argnums=5
+        self._accumulate = self.parallel.spread(
+            accumulate, (None, None, None, 0, None, None), None, donate_argnums=5, together=True
         )
         self._zeros = jax.jit(
             lambda adapter: Totals(jax.tree.map(jnp.zeros_like, adapter), jnp.zeros(()), jnp.zeros(())),
-            out_shardings=replicated(),
+            out_shardings=self.parallel.replicated,
+        )
+        self._fold = jax.jit(  # its numbers, since pmap over several processes takes arrays, not keys
+            lambda key, step: jax.random.key_data(jax.random.fold_in(key, step)), out_shardings=self.parallel.replicated
         )
         self._update = jax.jit(self._apply, donate_argnums=0)
 
     def init(self, adapter: dict) -> TrainState:
         """The state before the first step; a copy, since each step takes over the buffers of the state it is given."""
         adapter = jax.tree.map(jnp.copy, adapter)
-        return replicate(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
+        return self.parallel.replicate(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
 
     def step(
         self, state: TrainState, batches: list[MicroBatch], key: PRNGKeyArray
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """One optimizer step over all micro-batches. `key` seeds dropout. `state` is consumed.
+        """One optimizer step over all micro-batches, cut into `parallel.all_shares`. `state` is consumed.
 
+        `key` seeds dropout, together with the state's step. Nothing but the rows and what they share goes to the devices.
         Returns the new state and {"loss": mean per target, "gradient_norm", "tokens"}, still on the device.
         """
-        totals = self._zeros(state.adapter)
+        put = self.parallel
+        totals, key = self._zeros(state.adapter), self._fold(key, state.step)
         for batch in batches:
-            totals = self._accumulate(state.adapter, self.base, batch.prefix, batch.rows, key, totals)
+            prefix, rows = put.replicate(batch.prefix), put.put_shares(batch.rows)
+            totals = self._accumulate(state.adapter, self.base, prefix, rows, key, totals)
         return self._update(state, totals)
 
     def _apply(self, state: TrainState, totals: Totals):

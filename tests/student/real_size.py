@@ -48,7 +48,9 @@ def main(folder: str) -> None:
         Example("d", str(i), "", tuple(ids[:-TARGETS]), "", tuple(ids[-TARGETS:])) for i, ids in enumerate(drawn)
     ]
     trainer = Trainer(student.graph, student.base, adamw(learning_rate_schedule(1e-3, 2, 0.0), 0.0, 1.0), 0.0)
-    batches = lay_out(examples, plan_groups(examples, ROWS * LENGTH), trainer.devices, student.tokenizer.eos_id)
+    batches = lay_out(
+        examples, plan_groups(examples, ROWS * LENGTH), trainer.parallel.all_shares, student.tokenizer.eos_id
+    )
     state, losses = trainer.init(student.adapter), []
     for name in ("first step", "step"):
         state, metrics = account(name, trainer.step, state, batches, jax.random.key(0))

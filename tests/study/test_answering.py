@@ -10,6 +10,7 @@ from kdjax.prompting import ProductForm, answer_text, parse_answer
 from kdjax.student import LoraConfig, fit_pair_head, load_student, pair_logits
 from kdjax.study.answering import Judged, answerer, judge
 from kdjax.study.telling import Teller, ask, order
+from kdjax.training import Parallel
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_student_answers_by_the_layer_the_head_and_the_adapter_it_is_given(stu
     rng = np.random.default_rng(0)
     head = fit_pair_head(states, [rng.integers(0, 2, len(s) * (len(s) - 1) // 2) for s in sessions])
     trained = {"adapter": student.adapter, "head": head}
-    answers = answerer(student, config, Constraint("none"))(trained, asked, lambda done: None)
+    answers = answerer(student, Parallel(), config, Constraint("none"))(trained, asked, lambda done: None)
     expected = [answer_text(best_answer(likely_bundles(judge(head, one)))) for one in states]
     assert [answer.text for answer in answers] == expected and len(set(expected)) > 2
     assert all(parse_answer(text, len(s)).valid for text, s in zip(expected, sessions, strict=True))

@@ -15,6 +15,7 @@ from kdjax.reporting import RunLog
 from kdjax.student import load_student
 from kdjax.study.difficulty import difficulty
 from kdjax.study.quantity import sampled
+from kdjax.training import Parallel
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_difficulty_is_the_mean_loss_of_the_answers_tokens(domains, tmp_path):
     config.train.micro_batch_tokens = 900
     few = {"demo": sampled_to(domains["demo"], 5)}
     with RunLog(tmp_path) as log:
-        found = difficulty(student, config, few, log)["demo"]
+        found = difficulty(student, Parallel(), config, few, log)["demo"]
     assert list(found) == ids(few)
     for session in few["demo"].splits["train"]:
         example = training_example(student.tokenizer, "demo", session)

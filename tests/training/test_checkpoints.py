@@ -25,7 +25,6 @@ def checkpoints(tmp_path):
     written = Checkpoints(tmp_path)
     written.save(1, state(1), {"steps": 1})
     written.save(2, state(2), PROGRESS)
-    written.close()
     return tmp_path
 
 

@@ -25,7 +25,7 @@ def test_the_base_is_bit_unchanged(tmp_path, dtype, quantization):
     optimizer = adamw(learning_rate_schedule(1e-2, 3, 0.0), 0.01, 1.0)
     trainer = Trainer(student.graph, student.base, optimizer, 0.0)
     state, losses = trainer.init(student.adapter), []
-    batches = lay_out(examples, one_group(examples, 5), trainer.devices, PAD)
+    batches = lay_out(examples, one_group(examples, 5), trainer.parallel.all_shares, PAD)
     for _ in range(3):
         state, metrics = trainer.step(state, batches, jax.random.key(0))
         losses.append(float(metrics["loss"]))

@@ -138,22 +138,74 @@ def test_a_training_stopped_twice_ends_bit_for_bit_the_same(student, whole, tmp_
     assert seconds == sorted(seconds)
 
 
-def test_a_killed_training_ends_bit_for_bit_the_same(model_folder, student, whole, tmp_path, compiled):
-    """kill -9 at any moment: it may well hit a checkpoint half-written."""
+@pytest.fixture(scope="module")
+def train_and_tell(model_folder, compiled):
+    """Runs the training in a process of its own with so many devices, killed once it told so many steps, or sent SIGTERM. Returns its status and last word."""
     script = Path(__file__).with_name("train_and_tell.py")
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PLATFORMS": "cpu"}
+
+    def run(folder: Path, devices: int = 1, killed: int = 0, terminated: int = 0) -> tuple[int, str]:
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(compiled),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
+        command = [sys.executable, script, model_folder, folder, *([str(terminated)] if terminated else [])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            if killed:
+                while int(process.stdout.readline()) < killed:
+                    pass
+                process.kill()
+            said = process.stdout.read().split()
+        return process.returncode, said[-1] if said else ""
+
+    return run
+
+
+def test_a_killed_training_ends_bit_for_bit_the_same(student, whole, tmp_path, train_and_tell):
+    """kill -9 at any moment: it may well hit a checkpoint half-written."""
     moment = random.randint(2, 8)
-    command = [sys.executable, script, model_folder, tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        while int(process.stdout.readline()) < moment:
-            pass
-        process.kill()
-    assert process.returncode == -signal.SIGKILL, f"killed at step {moment}"
+    assert train_and_tell(tmp_path, killed=moment)[0] == -signal.SIGKILL, f"killed at step {moment}"
     starts = []
     training = Training(student, EPOCHS, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
     training.run()
     assert 0 <= starts[0] <= STEPS, f"killed at step {moment}"
     assert_as_if_nothing_had_happened(training, whole)
+
+
+def test_on_four_devices_too(train_and_tell, tmp_path):
+    status, whole = train_and_tell(tmp_path / "whole", 4)
+    moment = random.randint(1, 8)
+    assert train_and_tell(tmp_path / "killed", 4, killed=moment)[0] == -signal.SIGKILL
+    assert train_and_tell(tmp_path / "killed", 4) == (status, whole) and status == 0 and len(whole) == 64, moment
+
+
+def test_sigterm_saves_and_ends_with_143(student, whole, tmp_path, train_and_tell):
+    """Between two checkpoints, of which there is one each two steps: not a step is lost."""
+    moment = random.choice([1, 4, 7])
+    status, told = train_and_tell(tmp_path, terminated=moment)
+    starts = []
+    training = Training(student, EPOCHS, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
+    training.run()
+    # Step 1 is told while step 2 is under way, 4 and 7 when they are.
+    assert status == 143 and starts == [int(told)] == [moment + 1], f"sent at step {moment}"
+    assert_as_if_nothing_had_happened(training, whole)
+
+
+def test_a_validation_that_was_broken_off_is_done_again(student, tmp_path):
+    """The steps before it are not."""
+    validate, seen = scripted(0.2, 0.5, 0.5, 0.4)
+
+    def breaks(adapter: dict) -> dict:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        Training(student, EPOCHS, SETTINGS, tmp_path, validate=breaks).run()
+    steps = []
+    training = Training(
+        student, EPOCHS, SETTINGS, tmp_path, validate=validate, on_event=lambda row: steps.append(row["step"])
+    )
+    training.run()
+    assert steps[:2] == [3, 4] and len(seen) == 4 and training.progress.best_epoch == 2
 
 
 def test_a_finished_training_is_not_run_again(student, whole, folder):

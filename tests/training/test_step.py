@@ -68,30 +68,49 @@ def test_padding_cannot_be_seen(two_domains, groups, descent):
     jax.tree.map(np.testing.assert_array_equal, gradient, spoilt_gradient)
 
 
-def test_four_devices_give_the_step_of_one(model_folder, tmp_path, two_domains, plain, compiled):
-    """And without the psum they do not: pmap would give one device's value back, and say nothing."""
-    script = Path(__file__).with_name("step_on_devices.py")
+@pytest.fixture(scope="module")
+def on_four_devices(model_folder, tmp_path_factory, compiled):
+    """What `step_on_devices.py` found."""
+    script, path = Path(__file__).with_name("step_on_devices.py"), tmp_path_factory.mktemp("devices") / "step.npz"
     environment = os.environ | {
         # Unoptimised, it compiles in half the time.
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
     }
-    subprocess.run([sys.executable, script, model_folder, tmp_path / "step.npz"], check=True, env=environment)
-    expected = plain(two_domains[:11])
-    with np.load(tmp_path / "step.npz") as found:
+    subprocess.run([sys.executable, script, model_folder, path], check=True, env=environment)
+    with np.load(path) as found:
         assert found["devices"] == 4
-        structure = jax.tree.structure(expected[1])
-        steps = {
-            name: (
-                found[f"{name}/loss"],
-                jax.tree.unflatten(structure, [found[f"{name}/{i}"] for i in range(structure.num_leaves)]),
-            )
-            for name in ("summed", "forgotten")
-        }
-    assert_same(steps["summed"], expected)
+        return dict(found)
+
+
+def step_of(found, name, like):
+    structure = jax.tree.structure(like)
+    leaves = [found[f"{name}/{i}"] for i in range(structure.num_leaves)]
+    return found[f"{name}/loss"], jax.tree.unflatten(structure, leaves)
+
+
+@pytest.mark.parametrize("way", ["pmap", "data", "fsdp", "tensor", "fsdp and tensor"])
+def test_four_devices_give_the_step_of_one(on_four_devices, two_domains, plain, way):
+    """However they share the work, with uneven numbers of targets, and gradients summed over micro-batches."""
+    expected = plain(two_domains[:11])
+    assert_same(step_of(on_four_devices, way, expected[1]), expected)
+
+
+def test_a_forgotten_psum_would_show(on_four_devices, two_domains, plain):
+    """pmap would give one device's value back, and say nothing."""
+    expected = plain(two_domains[:11])
     with pytest.raises(AssertionError):
-        assert_same(steps["forgotten"], expected)
+        assert_same(step_of(on_four_devices, "forgotten", expected[1]), expected)
+
+
+def test_a_mesh_cuts_the_base(on_four_devices, student):
+    """Nearly all of it lies on one device alone; pmap and data give each a copy."""
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(student.base))
+    for way in ("pmap", "data"):
+        assert on_four_devices[f"{way}/bytes"] == whole
+    for way in ("fsdp", "tensor", "fsdp and tensor"):
+        assert whole / 4 <= on_four_devices[f"{way}/bytes"] < 0.3 * whole
 
 
 def test_the_base_stays_and_the_given_adapter_too(student, two_domains, groups):

@@ -10,7 +10,7 @@ import optax
 from kdjax.prompting import Example
 from kdjax.sources.tiny import write_tiny_model
 from kdjax.student import LoraConfig, Student, load_student
-from kdjax.training import Trainer, TrainSettings
+from kdjax.training import Parallel, Trainer, TrainSettings
 from kdjax.training.batches import Group, MicroBatch, align
 
 PAD = 2
@@ -67,10 +67,10 @@ def fixed_group(prefix: tuple[int, ...], length: int, targets: int, rows: int) -
 class Descent:
     """Steps of plain gradient descent from the student's adapter: what a step changes is the gradient it took."""
 
-    def __init__(self, student: Student):
+    def __init__(self, student: Student, parallel: Parallel | None = None):
         self._adapter = student.adapter
-        self._trainer = Trainer(student.graph, student.base, optax.sgd(1.0), 0.0)
-        self.devices = self._trainer.devices
+        self._trainer = Trainer(student.graph, student.base, optax.sgd(1.0), 0.0, parallel=parallel)
+        self.shares = self._trainer.parallel.all_shares
 
     def __call__(self, batches: list[MicroBatch]) -> tuple[float, dict]:
         """Mean loss per target token, and its gradient, of one step over `batches`."""
