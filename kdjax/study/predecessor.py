@@ -46,11 +46,9 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
                 prove_sources(domains, ((f"neighbour of {s.id}", name, (near.id,)) for s, near in pairs))
                 held = aicl(pairs, asking(teacher, log), max_new_tokens=config.knowledge.max_new_tokens, log=log.say)
                 for one in held:
-                    tokens = [
-                        sum(len(ids) for ids in said)
-                        for said in zip(*((a.prompt_ids, a.token_ids) for a in one.answers), strict=True)
-                    ]
-                    rows.append(prediction_row(name, one.session, one.text, *tokens))
+                    read = sum(answer.prompt_tokens for answer in one.answers)
+                    written = sum(answer.completion_tokens for answer in one.answers)
+                    rows.append(prediction_row(name, one.session, one.text, read, written))
                     told.append(
                         {
                             "domain": name,

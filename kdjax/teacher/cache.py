@@ -2,7 +2,7 @@
 
 cache_dir/<first 16 of sha256(identity)>/
     manifest.json    who answers (identity), and how the answers came about (not part of any key)
-    tokenizer/       so that a replay needs neither weights nor torch
+    tokenizer/       so that a replay needs neither weights nor torch (not of a teacher that tokenizes by itself)
     journal.jsonl    a line per whole batch of an unfinished pass
     shards/<name>/   memory-mapped Arrow with its checksums
     lock             held by the run that asks
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TeacherCache:
-    """The answers, by key, of the teacher that `identity` names (kind, weights digest, dtype). Opening writes nothing.
+    """The answers, by key, of the teacher that `identity` names (`open_teacher` says how). Opening writes nothing.
 
     Raises:
         InputError: a shard is damaged, or the journal or the manifest is.
@@ -59,8 +59,10 @@ class TeacherCache:
         """Whether the answer is in a shard (not only in the journal)."""
         return key in self._sealed
 
-    def tokenizer(self) -> Tokenizer:
-        """The teacher's tokenizer, out of the cache itself."""
+    def tokenizer(self) -> Tokenizer | None:
+        """The teacher's tokenizer, out of the cache itself; None for an endpoint, which tokenizes by itself."""
+        if self.identity["kind"] == "http":
+            return None
         folder = self.folder / "tokenizer"
         return load_tokenizer(ModelFiles(str(folder), folder))
 
@@ -80,7 +82,7 @@ class TeacherCache:
         self._pending = {key: answer for key, answer in journalled.items() if key not in self._sealed}
 
     @contextmanager
-    def writing(self, source: str, tokenizer: Tokenizer, log: Callable[[str], None]) -> Iterator[None]:
+    def writing(self, source: str, tokenizer: Tokenizer | None, log: Callable[[str], None]) -> Iterator[None]:
         """Be the one run that asks this teacher; another is waited for. `source` is what this run calls the teacher."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as lock:
@@ -97,7 +99,7 @@ class TeacherCache:
             yield
 
     def append(self, answers: Sequence[Answer], provenance: Mapping) -> None:
-        """Journal one whole batch (inside `writing`). `provenance`: device, versions, batch size, seconds."""
+        """Journal one whole batch (inside `writing`). `provenance`: device, versions or URL, batch size, seconds."""
         self._journal.append({"provenance": dict(provenance), "answers": [answer.to_row() for answer in answers]})
         self._pending |= {answer.key: answer for answer in answers}
         self._provenance.append(dict(provenance))
@@ -128,11 +130,12 @@ class TeacherCache:
         keys = self._shards[path.name].data.column("key").to_pylist()
         self._sealed |= {key: (path.name, row) for row, key in enumerate(keys)}
 
-    def _describe(self, source: str, tokenizer: Tokenizer) -> None:
+    def _describe(self, source: str, tokenizer: Tokenizer | None) -> None:
         """Note identity, tokenizer and this run's name for the teacher; the manifest, written last, makes it usable."""
         known = read_manifest(self.folder) if (self.folder / "manifest.json").is_file() else None
         if known is None:
-            tokenizer.save(self.folder / "tokenizer")
+            if tokenizer:
+                tokenizer.save(self.folder / "tokenizer")
             self._write_manifest({"identity": self.identity, "sources": [source], "passes": []})
         elif source not in known["sources"]:
             self._write_manifest(known | {"sources": [*known["sources"], source]})

@@ -43,11 +43,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Request:
-    """A call as one teacher sees it: its prompt token ids, the fields that decide the answer, and their key."""
+    """A call as one teacher sees it: its prompt token ids, the fields that decide the answer, and their key.
+
+    A teacher that tokenizes by itself has no token ids: `prompt_ids` is empty, and `fields` holds the messages.
+    """
 
     call: Call
     prompt_ids: tuple[int, ...]
-    fields: Mapping[str, int | float | str]
+    fields: Mapping
     key: str
 
 
@@ -56,13 +59,16 @@ class Answer:
     """What a teacher said.
 
     n = generated tokens, the one that ended the turn included; k = the call's `top_k_logprobs`. The log-probabilities
-    are of the model's own distribution, before temperature: logit − logsumexp, in nats.
+    are of the model's own distribution, before temperature: logit − logsumexp, in nats. Where only the teacher knows
+    its tokens, all arrays are empty, and the two counts are what it says (0 where it says nothing).
     """
 
     key: str
-    fields: Mapping[str, int | float | str]
+    fields: Mapping
     text: str  # without the end-of-turn token
-    finish_reason: str  # "stop" | "length"
+    finish_reason: str  # "stop" | "length", or another word of the endpoint's; all but "stop" were cut off
+    prompt_tokens: int
+    completion_tokens: int
     prompt_ids: np.ndarray  # int32 [prompt length]
     token_ids: np.ndarray  # int32 [n]
     target_logprobs: np.ndarray  # float32 [n]
@@ -80,6 +86,8 @@ class Answer:
             fields=fields,
             text=row["text"],
             finish_reason=row["finish_reason"],
+            prompt_tokens=row.get("prompt_tokens", len(row["prompt_ids"])),
+            completion_tokens=row.get("completion_tokens", len(row["token_ids"])),
             prompt_ids=np.array(row["prompt_ids"], np.int32),
             token_ids=np.array(row["token_ids"], np.int32),
             target_logprobs=np.array(row["target_logprobs"], np.float32),
@@ -104,11 +112,13 @@ def sha256_json(value) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def call_fields(prompt: Sequence, call: Call) -> dict[str, int | float | str]:
-    """The fields that decide an answer. `prompt`: token ids, or messages where the teacher tokenizes by itself."""
-    return {
-        "prompt_sha256": sha256_json(list(prompt)),
-        "prompt_length": len(prompt),
+def call_fields(prompt_ids: Sequence[int] | None, call: Call) -> dict:
+    """The fields that decide an answer. None for `prompt_ids`: the teacher tokenizes by itself, from the messages."""
+    if prompt_ids is None:
+        prompt = {"messages": call.messages()}
+    else:
+        prompt = {"prompt_sha256": sha256_json(list(prompt_ids)), "prompt_length": len(prompt_ids)}
+    return prompt | {
         "max_new_tokens": int(call.max_new_tokens),
         "temperature": float(call.temperature),
         "top_k_logprobs": int(call.top_k_logprobs),
@@ -116,13 +126,18 @@ def call_fields(prompt: Sequence, call: Call) -> dict[str, int | float | str]:
     }
 
 
-def call_key(identity: Mapping, prompt: Sequence, call: Call) -> str:
-    """sha256 (hex) of who is asked, what and how. `identity` names the teacher: kind, weights digest, dtype."""
-    return sha256_json({"identity": identity, "fields": call_fields(prompt, call)})
+def call_key(identity: Mapping, prompt_ids: Sequence[int] | None, call: Call) -> str:
+    """sha256 (hex) of who is asked, what and how. `identity` names the teacher: kind, model or weights digest, dtype."""
+    return sha256_json({"identity": identity, "fields": call_fields(prompt_ids, call)})
 
 
-def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer) -> Request:
-    """Render and tokenize a call; the key is over the token ids, so a changed template or tokenizer is another call."""
+def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer | None) -> Request:
+    """Render and tokenize a call; the key is over the token ids, so a changed template or tokenizer is another call.
+
+    Without a tokenizer, which only the teacher has, the key is over the messages.
+    """
+    if tokenizer is None:
+        return Request(call, (), call_fields(None, call), call_key(identity, None, call))
     ids = tuple(tokenizer.encode(tokenizer.render(call.messages(), add_generation_prompt=True)))
     return Request(call, ids, call_fields(ids, call), call_key(identity, ids, call))
 

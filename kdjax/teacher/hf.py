@@ -1,7 +1,7 @@
 """The Hugging Face teacher as seen from this side: a process of its own, spoken to over pipes."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kdjax.child import Child, ChildDied
 from kdjax.errors import InputError
@@ -64,6 +64,19 @@ class HfWorker:
         }
         self._process = Child("kdjax.teacher.hf_worker", settings)
         self.setting = self._exchange()
+
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
+        """Ask batch by batch, each as it stands, since a model's rounding depends on a prompt's companions."""
+        self.start()
+        for batch in batches:
+            yield [
+                (request, self._row(request, reply)) for request, reply in zip(batch, self.answer(batch), strict=True)
+            ]
+
+    def _row(self, request: Request, reply: dict) -> dict:
+        ids = reply["token_ids"]
+        said = ids[:-1] if reply["finish_reason"] == "stop" else ids
+        return reply | {"prompt_ids": request.prompt_ids, "text": self.tokenizer.decode(said)}
 
     def answer(self, requests: Sequence[Request]) -> list[dict]:
         """Ask one batch; a reply holds the columns of `Answer` that the model decides.

@@ -1,15 +1,16 @@
 """Why a call is not in the cache, field by field."""
 
+from collections.abc import Sequence
 from itertools import takewhile
 
 from kdjax.sources import Tokenizer
 from kdjax.teacher.cache import TeacherCache, read_manifest, teacher_folders
 from kdjax.teacher.calls import Answer, Call, Request, make_request
 
-PROMPT_FIELDS = ("prompt_sha256", "prompt_length")
+PROMPT_FIELDS = ("prompt_sha256", "prompt_length", "messages")
 
 
-def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer) -> str:
+def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -> str:
     """Say which fields of the nearest cached call differ from the call's, asked and cached value side by side.
 
     The nearest call differs in the fewest fields; among equals its prompt agrees for longest. Where this teacher has
@@ -35,24 +36,30 @@ def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer) -> str:
 
 
 def _differing(request: Request, answer: Answer) -> list[str]:
-    settings = [
-        name for name in request.fields if name not in PROMPT_FIELDS and request.fields[name] != answer.fields.get(name)
-    ]
-    return settings + ["prompt"] * (request.fields["prompt_sha256"] != answer.fields.get("prompt_sha256"))
+    names = [name for name in request.fields if request.fields[name] != answer.fields.get(name)]
+    settings = [name for name in names if name not in PROMPT_FIELDS]
+    return settings + ["prompt"] * (len(settings) < len(names))
+
+
+def _prompt(said: Request | Answer) -> Sequence:
+    """Token ids, or the characters of the conversation."""
+    if "messages" in said.fields:
+        return "\n".join(f"{message['role']}: {message['content']}" for message in said.fields["messages"])
+    return list(said.prompt_ids)
 
 
 def _common_prefix(request: Request, answer: Answer) -> int:
-    pairs = zip(request.prompt_ids, answer.prompt_ids.tolist(), strict=False)
+    pairs = zip(_prompt(request), _prompt(answer), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _compare_prompts(request: Request, answer: Answer, tokenizer: Tokenizer) -> str:
-    start = _common_prefix(request, answer)
-    asked, cached = (
-        tokenizer.decode(ids[start : start + 12], skip_special_tokens=False)
-        for ids in (request.prompt_ids, answer.prompt_ids.tolist())
-    )
-    return f"prompt: from token {start} of {len(request.prompt_ids)} on, asked {asked!r}, cached {cached!r}"
+def _compare_prompts(request: Request, answer: Answer, tokenizer: Tokenizer | None) -> str:
+    start, prompts = _common_prefix(request, answer), (_prompt(request), _prompt(answer))
+    if tokenizer is None:
+        asked, cached = (text[start : start + 40] for text in prompts)
+        return f"messages: from character {start} of {len(prompts[0])} on, asked {asked!r}, cached {cached!r}"
+    asked, cached = (tokenizer.decode(ids[start : start + 12], skip_special_tokens=False) for ids in prompts)
+    return f"prompt: from token {start} of {len(prompts[0])} on, asked {asked!r}, cached {cached!r}"
 
 
 def _other_teachers(cache: TeacherCache) -> str:

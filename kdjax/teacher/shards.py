@@ -77,6 +77,8 @@ def _schema():
             "fields": pa.string(),
             "text": pa.string(),
             "finish_reason": pa.string(),
+            "prompt_tokens": pa.int32(),
+            "completion_tokens": pa.int32(),
             "prompt_ids": integers,
             "token_ids": integers,
             "target_logprobs": floats,

@@ -1,10 +1,11 @@
 """Open a teacher and ask it; whatever was asked before comes from the cache."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from kdjax.errors import InputError
 from kdjax.sources import Tokenizer, load_tokenizer, resolve
@@ -27,14 +28,38 @@ class Stats:
     seconds: float = 0.0
 
 
+class Worker(Protocol):
+    """Who answers what the cache lacks."""
+
+    setting: dict  # how the answers just given came about; recorded, not part of any key
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raise InputError, before anything is asked, if a request does not suit the teacher."""
+
+    def check_model(self) -> None:
+        """Raise InputError if the teacher could not be asked at all. Nothing is loaded, nothing sent."""
+
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
+        """Answers as they come, with the columns of `Answer` that the teacher decides; a list is journalled as one.
+
+        Raises InputError when all that could be answered was.
+        """
+
+    def close(self) -> None:
+        """Give back what asking took."""
+
+
 class Teacher:
-    """A teacher with its cache. `worker` answers what the cache lacks; None is a replay, where a miss is an error."""
+    """A teacher with its cache. `worker` answers what the cache lacks; None is a replay, where a miss is an error.
+
+    `tokenizer` is None where only the teacher has it: calls are then known by their messages.
+    """
 
     def __init__(
         self,
         cache: TeacherCache,
-        tokenizer: Tokenizer,
-        worker: HfWorker | None,
+        tokenizer: Tokenizer | None,
+        worker: Worker | None,
         source: str,
         batch_size: int,
         log: Callable[[str], None],
@@ -49,7 +74,7 @@ class Teacher:
         self.close()
 
     def close(self) -> None:
-        """End the teacher's process, if one runs."""
+        """End what the teacher runs, if anything."""
         if self._worker:
             self._worker.close()
 
@@ -60,7 +85,8 @@ class Teacher:
         are skipped. All that is new is sealed at the end.
 
         Raises:
-            InputError: a call does not fit the model, the model cannot be run, or (replay) a call is not in the cache.
+            InputError: a call does not fit the model, the model cannot be run, prompts were not answered (what was is
+                kept), or (replay) a call is not in the cache.
         """
         on_batch = on_batch or (lambda done, total: None)
         requests = [self._request(call) for call in calls]
@@ -78,7 +104,8 @@ class Teacher:
 
     def check(self) -> None:
         """Raise InputError if the model could not be run, or not be asked; it is not loaded."""
-        self.tokenizer.render([{"role": "user", "content": "?"}])
+        if self.tokenizer:
+            self.tokenizer.render([{"role": "user", "content": "?"}])
         if self._worker and not len(self.cache):  # answers that are all recorded need neither torch nor weights
             self._worker.check_model()
 
@@ -109,37 +136,31 @@ class Teacher:
             rest = [[request for request in batch if request.key not in self.cache] for batch in plan]
             missing = [request for batch in rest for request in batch]
             self._worker.check(missing)
-            if missing:
-                cached = total - len(missing)
-                self._log(f"teacher {self._source}: {cached} of {total} answers are cached, asking {len(missing)}")
-                self._worker.start()
-            done = total - sum(map(len, plan))
+            done = total - len(missing)
             if done:
                 on_batch(done, total)
-            for batch, unasked in zip(plan, rest, strict=True):
-                if unasked:
-                    self._ask_batch(unasked)
-                done += len(batch)
-                on_batch(done, total)
+            if missing:
+                self._log(f"teacher {self._source}: {done} of {total} answers are cached, asking {len(missing)}")
+                with closing(self._worker.ask([batch for batch in rest if batch])) as replies:
+                    started = time.perf_counter()
+                    for batch in replies:
+                        self._keep(batch, time.perf_counter() - started)
+                        done += len(batch)
+                        on_batch(done, total)
+                        started = time.perf_counter()
             self.cache.seal()
 
-    def _ask_batch(self, batch: Sequence[Request]) -> None:
-        started = time.perf_counter()
+    def _keep(self, batch: Sequence[tuple[Request, dict]], seconds: float) -> None:
+        """Journal the replies of one batch, and count them."""
         answers = [
-            self._answer(request, reply) for request, reply in zip(batch, self._worker.answer(batch), strict=True)
+            Answer.from_row({"key": request.key, "fields": canonical_json(request.fields)} | reply)
+            for request, reply in batch
         ]
-        seconds = time.perf_counter() - started
         self.cache.append(answers, self._worker.setting | {"batch_size": self._batch_size, "seconds": seconds})
         self.stats.asked += len(answers)
-        self.stats.prompt_tokens += sum(len(answer.prompt_ids) for answer in answers)
-        self.stats.completion_tokens += sum(len(answer.token_ids) for answer in answers)
+        self.stats.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
+        self.stats.completion_tokens += sum(answer.completion_tokens for answer in answers)
         self.stats.seconds += seconds
-
-    def _answer(self, request: Request, reply: dict) -> Answer:
-        ids = reply["token_ids"]
-        said = ids[:-1] if reply["finish_reason"] == "stop" else ids
-        row = {"key": request.key, "fields": canonical_json(request.fields), "prompt_ids": request.prompt_ids}
-        return Answer.from_row(row | reply | {"text": self.tokenizer.decode(said)})
 
 
 def open_teacher(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kdjax.sources import ModelFiles, load_tokenizer
 from kdjax.teacher import Call, Teacher, TeacherCache
+from kdjax.teacher.hf import HfWorker
 from kdjax.teacher.journal import Journal
 
 IDENTITY = {"kind": "hf", "model": "0123abcd", "dtype": "float32"}
@@ -18,10 +19,11 @@ BATCH_SIZE = 3
 CALLS = [Call((("user", f"question {n} " + "x" * (n % 4)),), max_new_tokens=4, top_k_logprobs=n % 3) for n in range(10)]
 
 
-class StandIn:
+class StandIn(HfWorker):
     """Answers from the key of a request, and from the companions in its batch, as rounding makes a real model do."""
 
-    def __init__(self):
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
         self.setting = {"device": "none", "versions": {}}
         self.batches: list[list[str]] = []
 
@@ -57,7 +59,7 @@ def stand_in_teacher(
     """A teacher whose worker is a `StandIn`."""
     tokenizer = load_tokenizer(ModelFiles("tiny", tokenizer_folder))
     return Teacher(
-        TeacherCache(cache_dir, identity), tokenizer, StandIn(), "tiny", batch_size, log=lambda message: None
+        TeacherCache(cache_dir, identity), tokenizer, StandIn(tokenizer), "tiny", batch_size, log=lambda message: None
     )
 
 

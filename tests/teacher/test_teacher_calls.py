@@ -72,6 +72,8 @@ def test_an_answer_survives_its_row_bit_for_bit(n, k):
         fields=call_fields([1], dataclasses.replace(CALL, top_k_logprobs=k)),
         text="é\n✓",
         finish_reason="stop",
+        prompt_tokens=1,
+        completion_tokens=n,
         prompt_ids=np.array([1], np.int32),
         token_ids=random.integers(0, 2**31, n, np.int32),
         target_logprobs=random.normal(size=n).astype(np.float32),
@@ -86,6 +88,24 @@ def test_an_answer_survives_its_row_bit_for_bit(n, k):
             assert found.dtype == value.dtype and found.shape == value.shape and found.tobytes() == value.tobytes()
         else:
             assert found == value
+
+
+def test_a_row_without_counts_has_those_of_its_token_ids():
+    row = {"key": "a", "fields": canonical_json(call_fields([1, 2], dataclasses.replace(CALL, top_k_logprobs=0)))}
+    row |= {"text": "hi", "finish_reason": "stop", "prompt_ids": [1, 2], "token_ids": [3]}
+    answer = Answer.from_row(row | {"target_logprobs": [0], "logsumexp": [0], "top_ids": [], "top_logprobs": []})
+    assert (answer.prompt_tokens, answer.completion_tokens) == (2, 1)
+
+
+def test_without_a_tokenizer_the_messages_stand_for_the_prompt():
+    request = make_request({"kind": "http", "model": "m"}, CALL, None)
+    assert request.prompt_ids == () and request.fields["messages"] == CALL.messages()
+    text = (
+        '{"fields":{"max_new_tokens":8,"messages":[{"content":"be brief","role":"system"},'
+        '{"content":"hello","role":"user"}],"seed":3,"temperature":0.5,"top_k_logprobs":2},'
+        '"identity":{"kind":"http","model":"m"}}'
+    )
+    assert request.key == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
