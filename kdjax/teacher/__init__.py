@@ -1,8 +1,9 @@
-"""Who answers prompts: transformers in a process of its own, or a recorded cache; and the floor without a model."""
+"""Who answers prompts: transformers in a process of its own, an HTTP endpoint, or a recorded cache; and the floor without a model."""
 
 from kdjax.teacher.annotations import AnnotationRule, annotation_rules, annotation_thought
 from kdjax.teacher.cache import TeacherCache
 from kdjax.teacher.calls import Answer, Call, call_key
+from kdjax.teacher.endpoint import check_endpoint, refuse_keys
 from kdjax.teacher.misses import explain_miss
 from kdjax.teacher.teachers import Stats, Teacher, open_teacher
 
@@ -16,6 +17,8 @@ __all__ = [
     "annotation_rules",
     "annotation_thought",
     "call_key",
+    "check_endpoint",
     "explain_miss",
     "open_teacher",
+    "refuse_keys",
 ]

@@ -11,10 +11,12 @@ from kdjax.errors import InputError
 from kdjax.sources import Tokenizer, load_tokenizer, resolve
 from kdjax.teacher.cache import TeacherCache, read_manifest, teacher_folders
 from kdjax.teacher.calls import Answer, Call, Request, canonical_json, make_plan, make_request
+from kdjax.teacher.endpoint import Endpoint
 from kdjax.teacher.hf import HfWorker
+from kdjax.teacher.http_teacher import HttpWorker
 from kdjax.teacher.misses import explain_miss
 
-KINDS = ("hf", "replay")
+KINDS = ("hf", "http", "replay")
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Teacher:
             why = explain_miss(self.cache, missing[0].call, self.tokenizer)
             raise InputError(
                 f"replay of {self.cache.folder}: {len(missing)} calls are not in the cache. The first: {why}. "
-                "Replay needs the configuration that was recorded; ask other calls with teacher kind 'hf'"
+                "Replay needs the configuration that was recorded; ask other calls with teacher kind 'hf' or 'http'"
             )
 
     def _pass(self, requests: Sequence[Request], total: int, on_batch: Callable[[int, int], None]) -> None:
@@ -170,20 +172,26 @@ def open_teacher(
     *,
     dtype: str = "float32",
     batch_size: int = 8,
+    url: str = "",
+    key_variable: str = "",
     log: Callable[[str], None] = print,
 ) -> Teacher:
     """Open a teacher; use it in a `with` statement.
 
     Args:
-        kind: "hf" runs the model that `source` names in transformers; "replay" answers from the cache alone.
-        source: hf: a model source (see `kdjax.sources.resolve`). replay: the source under which the answers were
-            recorded, the start of a teacher's folder name or model digest, or "" where the cache holds one teacher.
+        kind: "hf" runs the model that `source` names in transformers; "http" asks an OpenAI-compatible endpoint;
+            "replay" answers from the cache alone.
+        source: hf: a model source (see `kdjax.sources.resolve`). http: the model's name at the endpoint. replay: the
+            source under which the answers were recorded, the start of a teacher's folder name or model digest, or ""
+            where the cache holds one teacher.
         cache_dir: shared by all teachers and runs.
         dtype: of the weights and activations, hf only (a replay's is the recorded one).
-        batch_size: prompts per forward pass; recorded, not part of any key.
+        batch_size: prompts per forward pass, or requests under way at once; recorded, not part of any key.
+        url: http only, what stands before "/chat/completions"; recorded, not part of any key.
+        key_variable: http only, the environment variable with the API key; "" sends none.
 
     Raises:
-        InputError: an unknown kind or dtype, a source that is not there, a damaged cache.
+        InputError: an unknown kind or dtype, a source that is not there, a URL that is none, a damaged cache.
     """
     if batch_size < 1:
         raise InputError(f"teacher batch_size must be at least 1, got {batch_size}")
@@ -193,6 +201,11 @@ def open_teacher(
         worker = HfWorker(files, tokenizer, dtype)
         cache = TeacherCache(cache_dir, {"kind": "hf", "model": files.digest, "dtype": dtype})
         return Teacher(cache, tokenizer, worker, source, batch_size, log)
+    if kind == "http":
+        worker = HttpWorker(Endpoint(url, source, key_variable), batch_size, log)
+        return Teacher(
+            TeacherCache(cache_dir, {"kind": "http", "model": source}), None, worker, source, batch_size, log
+        )
     if kind == "replay":
         cache = TeacherCache(cache_dir, _recorded_identity(Path(cache_dir), source))
         return Teacher(cache, cache.tokenizer(), None, source, batch_size, log)
@@ -214,6 +227,10 @@ def _recorded_identity(cache_dir: Path, source: str) -> dict:
             for name, manifest in manifests.items()
         )
         what = f"{len(matching)} recorded teachers match" if manifests else "there is no recorded teacher"
-        advice = f"name one by the start of its folder's name:{known}" if known else "ask one first (teacher kind 'hf')"
+        advice = (
+            f"name one by the start of its folder's name:{known}"
+            if known
+            else "ask one first (teacher kind 'hf' or 'http')"
+        )
         raise InputError(f"replay of {source!r} from {cache_dir}: {what}; {advice}")
     return next(iter(matching.values()))

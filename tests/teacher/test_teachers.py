@@ -156,7 +156,7 @@ with open_teacher("hf", {str(tiny_folder)!r}, {str(cache_dir)!r}) as teacher:
 @pytest.mark.parametrize(
     "kind, options, message",
     [
-        ("annotations", {}, "one of hf, replay"),
+        ("annotations", {}, "one of hf, http, replay"),
         ("hf", {"dtype": "int8"}, "float32, bfloat16, float16"),
         ("hf", {"batch_size": 0}, "batch_size"),
     ],

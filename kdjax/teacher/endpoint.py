@@ -1,0 +1,221 @@
+"""One question to an OpenAI-compatible endpoint over HTTP, and the ways in which it can fail to answer."""
+
+import http.client
+import json
+import os
+import re
+import ssl
+import time
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+from kdjax.errors import InputError
+from kdjax.teacher.calls import Request
+
+TIMEOUT = 600.0  # seconds without a byte, and for a whole reply
+MAX_REPLY = 16 * 2**20  # bytes
+LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is better left alone
+BUSY = (408, 409, 425, 429)  # and all from 500 on: the next attempt may fare better
+HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fare the same
+LOCAL = ("localhost", "127.0.0.1", "::1")
+SECRET = 12  # characters; what is shorter is a stand-in such as "EMPTY", and may well occur in an answer
+NO_TOKENS = ("prompt_ids", "token_ids", "target_logprobs", "logsumexp", "top_ids", "top_logprobs")
+
+
+class Failure(Exception):
+    """Why a prompt has no answer.
+
+    `again`: another attempt may help, after `wait` seconds where the endpoint says so. `hopeless`: no prompt would be
+    answered.
+    """
+
+    def __init__(self, reason: str, *, again: bool = False, hopeless: bool = False, wait: float = 0.0):
+        super().__init__(reason)
+        self.again, self.hopeless, self.wait = again, hopeless, wait
+
+
+def refuse_keys(url: str, key_variable: str) -> None:
+    """Raise InputError if one of these may hold a key: configs are printed and written to files. It is not shown."""
+    if not re.fullmatch(r"([A-Z_][A-Z0-9_]*)?", key_variable):
+        raise InputError(
+            "teacher.key_variable is not the name of an environment variable in capitals, such as OPENAI_API_KEY "
+            "(it is not shown here, since it may be the key itself)"
+        )
+    if any(character in url for character in "@?#"):
+        raise InputError(
+            "teacher.url holds more than a host and a path (it is not shown here, since it may hold a key); write "
+            "https://HOST/v1, and name the environment variable with the key in teacher.key_variable"
+        )
+
+
+def check_endpoint(url: str, model: str, key_variable: str) -> None:
+    """Raise InputError if an endpoint cannot be what these say. Nothing is sent."""
+    refuse_keys(url, key_variable)
+    try:
+        parts = urlsplit(url)
+        usable = re.fullmatch(r"https?://[!-~]+", url) and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, half a bracket
+        usable = False
+    if not usable or url.rstrip("/").endswith("/chat/completions"):
+        raise InputError(
+            f"teacher.url={url!r}: write https://HOST/v1 or http://HOST:PORT/v1, without /chat/completions"
+        )
+    if key_variable and parts.scheme == "http" and parts.hostname not in LOCAL:
+        raise InputError(f"teacher.url={url!r}: the key would travel unencrypted; use https, or a tunnel to localhost")
+    if not model or model.startswith("pypi:"):
+        raise InputError(f"teacher.source={model!r}: name a model as the endpoint {url} knows it")
+
+
+class Endpoint:
+    """Where a model answers. The API key is read from the environment when it is sent, and kept nowhere."""
+
+    def __init__(self, url: str, model: str, key_variable: str = ""):
+        check_endpoint(url, model, key_variable)
+        self.url, self.model, self.key_variable = url.rstrip("/"), model, key_variable
+        self._opener = urllib.request.build_opener(_NoRedirects)
+
+    def check_key(self) -> None:
+        """Raise InputError if there is to be a key and there is none."""
+        if not self.key_variable:
+            return
+        key, where = self._key(), f"the environment variable {self.key_variable} (teacher.key_variable)"
+        if not key:
+            raise InputError(f"{where} is not set; export the key, or name no variable where none is needed")
+        if not re.fullmatch(r"[A-Za-z0-9._~+/=:-]+", key):
+            raise InputError(f"{where} holds what no key has, such as a space or a line end")
+        if len(key) >= SECRET and key in self.url + self.model:
+            raise InputError(
+                "teacher.url or teacher.source holds the key itself; they are written to files, so take it out"
+            )
+
+    def ask(self, request: Request) -> tuple[dict, str]:
+        """The columns of `Answer` that the endpoint decides, and the name under which the model answered.
+
+        Raises:
+            Failure: there is no answer; the reason never holds the key.
+        """
+        try:
+            return self._row(self._post(self._payload(request)))
+        except Failure as failure:
+            failure.args = (self._hide(str(failure)),)
+            raise
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_variable, "") if self.key_variable else ""
+
+    def _hide(self, text: str) -> str:
+        return text.replace(key, "[key]") if (key := self._key()) else text
+
+    def _payload(self, request: Request) -> dict:
+        call = request.call
+        payload = {"model": self.model, "messages": call.messages()}
+        payload |= {"max_tokens": call.max_new_tokens, "temperature": call.temperature}
+        return payload | ({"seed": int(request.key[:7], 16)} if call.temperature else {})  # fits 32 bits
+
+    def _post(self, payload: dict) -> dict:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "kdjax"}
+        if key := self._key():
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(payload).encode(), headers)
+        until = time.monotonic() + TIMEOUT
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as reply:
+                body = _read(reply, MAX_REPLY + 1, until)
+        except HTTPError as error:
+            with error, suppress(OSError, http.client.HTTPException):
+                raise self._refusal(error, _read(error, 4096, until)) from None
+            raise self._refusal(error, b"") from None
+        except URLError as error:
+            untrusted = isinstance(error.reason, ssl.SSLCertVerificationError)
+            raise Failure(f"no connection ({error.reason})", again=not untrusted, hopeless=untrusted) from None
+        except (
+            OSError,
+            http.client.HTTPException,
+            UnicodeError,
+        ) as error:  # UnicodeError: a host that no name server takes
+            raise Failure(f"no whole reply ({error!r})", again=True) from None
+        if len(body) > MAX_REPLY:
+            raise Failure(f"the reply is longer than {MAX_REPLY} bytes")
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise Failure(f"the reply is no JSON: {self._excerpt(body)}", again=True) from None
+
+    def _refusal(self, error: HTTPError, body: bytes) -> Failure:
+        code, said = error.code, f"{error.code} {error.reason}"
+        if code < 400:
+            where = error.headers.get("Location", "").partition("?")[0].rpartition("@")[2]
+            where = self._excerpt(where.encode())
+            return Failure(
+                f"{said} to {where}, which is not followed; set teacher.url to what it is now", hopeless=True
+            )
+        said += f": {self._excerpt(body)}" if body else ""
+        wait = retry_after(error.headers)
+        if wait > LONGEST_WAIT:
+            return Failure(f"{said}; it asks to wait for {wait:.0f} s", hopeless=True)
+        return Failure(said, again=code in BUSY or code >= 500, hopeless=code in HOPELESS, wait=wait)
+
+    def _row(self, reply: dict) -> tuple[dict, str]:
+        try:
+            choice = reply["choices"][0]
+            text, finish = choice["message"]["content"], choice["finish_reason"]
+        except (KeyError, IndexError, TypeError):
+            seen = self._excerpt(json.dumps(reply).encode())
+            raise Failure(
+                f"the reply has no choices[0] with message.content and finish_reason: {seen}", again=True
+            ) from None
+        if not isinstance(text, str) or not isinstance(finish, str):
+            raise Failure(f"the answer is no text (content {type(text).__name__}, finish_reason {finish!r:.40})")
+        if len(key := self._key()) >= SECRET and key in text + finish:
+            raise Failure("the answer repeats the API key, so it is not kept", hopeless=True)
+        text, finish = (said.encode(errors="replace").decode() for said in (text, finish))  # no half characters
+        row = {"text": text, "finish_reason": finish} | dict.fromkeys(NO_TOKENS, ())
+        row |= {name: _count(reply.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")}
+        return row, self._hide(str(reply.get("model", self.model)))[:200]
+
+    def _excerpt(self, body: bytes) -> str:
+        """The beginning of what was received, without control characters; the key is hidden before anything is cut."""
+        return repr(" ".join(self._hide(body.decode(errors="replace")).split())[:300])
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error, as any other status is: the key goes to the host that was named, and no other."""
+
+    def http_error_302(self, *_) -> None:
+        return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _read(reply: http.client.HTTPResponse, limit: int, until: float) -> bytes:
+    """At most `limit` bytes of a reply. A reply that comes in drops does not come in time."""
+    parts, length = [], 0
+    while length < limit and (part := reply.read1(limit - length)):
+        parts.append(part)
+        length += len(part)
+        if time.monotonic() > until:
+            raise TimeoutError(f"the reply was not complete after {TIMEOUT:.0f} s")
+    if length < limit and reply.length:
+        raise ConnectionError(f"{reply.length} bytes of the reply are missing")
+    return b"".join(parts)
+
+
+def retry_after(headers: Mapping) -> float:
+    """The seconds that `Retry-After` asks for, as a number or as an HTTP date; 0 where it says nothing readable."""
+    said = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", said):
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _count(usage, name: str) -> int:
+    """A number of tokens out of a reply's `usage`; 0 where the endpoint does not count."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and 0 <= count < 2**31 else 0

@@ -1,0 +1,121 @@
+"""The HTTP teacher: prompts asked side by side, again where that may help, each answered or accounted for."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from queue import Empty, SimpleQueue
+
+from kdjax.errors import InputError
+from kdjax.teacher.calls import Request
+from kdjax.teacher.endpoint import Endpoint, Failure
+
+ATTEMPTS = 6  # per prompt
+FIRST_WAIT = 1.0  # seconds before the second attempt; doubled before each further one
+GIVE_UP = 16  # prompts failed one after the other: then it is not the prompts
+NAMED = 3  # failed prompts in the error
+
+
+class HttpWorker:
+    """Keeps `side_by_side` requests under way at an endpoint."""
+
+    def __init__(self, endpoint: Endpoint, side_by_side: int, log: Callable[[str], None]):
+        self.endpoint, self.side_by_side, self._log = endpoint, side_by_side, log
+        self.setting: dict = {}
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raise InputError if a request asks for what an endpoint does not give."""
+        if any(request.call.top_k_logprobs for request in requests):
+            raise InputError("an HTTP teacher gives no log-probabilities (top_k_logprobs), only 'hf' does")
+
+    def check_model(self) -> None:
+        """Raise InputError if the key is missing. Nothing is sent."""
+        self.endpoint.check_key()
+
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
+        """Each answer when it comes; how the requests are cut into batches plays no part.
+
+        Raises:
+            InputError: at the end, if prompts have no answer; how many, and why the first.
+        """
+        self.check_model()
+        requests = list(chain(*batches))
+        waiting, outcomes, stopped = SimpleQueue(), SimpleQueue(), threading.Event()
+        for request in requests:
+            waiting.put(request)
+        count = min(self.side_by_side, len(requests))
+        for _ in range(count):  # daemons: who breaks a pass off does not wait for what is under way
+            threading.Thread(target=self._serve, args=(waiting, outcomes, stopped), daemon=True).start()
+        failed: list[tuple[Request, Failure]] = []
+        answered = in_a_row = 0
+        try:
+            while count:
+                if (outcome := outcomes.get()) is None:
+                    count -= 1
+                elif isinstance(outcome[1], Failure):
+                    failed.append(outcome)
+                    in_a_row += 1
+                    if in_a_row >= GIVE_UP:
+                        stopped.set()  # what is under way still ends, so that no answer that was paid for is lost
+                else:
+                    request, (row, answered_by) = outcome
+                    answered, in_a_row = answered + 1, 0
+                    self.setting = {"url": self.endpoint.url, "answered_by": answered_by}
+                    yield [(request, row)]
+        finally:
+            stopped.set()
+        if answered < len(requests):
+            raise self._shortfall(len(requests), answered, failed)
+
+    def close(self) -> None:
+        """Nothing is left open between two passes."""
+
+    def _serve(self, waiting: SimpleQueue, outcomes: SimpleQueue, stopped: threading.Event) -> None:
+        """Ask until nothing waits. An outcome is (request, what the endpoint said or a Failure), then None."""
+        try:
+            while not stopped.is_set():
+                request = waiting.get_nowait()
+                try:
+                    outcomes.put((request, self._answer(request, stopped)))
+                except Failure as failure:
+                    outcomes.put((request, failure))
+                    if failure.hopeless:
+                        stopped.set()
+        except Empty:
+            pass
+        finally:
+            outcomes.put(None)
+
+    def _answer(self, request: Request, stopped: threading.Event) -> tuple[dict, str]:
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return self.endpoint.ask(request)
+            except Failure as failure:
+                if not failure.again:
+                    raise
+                wait = wait_before_next(attempt, failure.wait)
+                self._log(f"teacher {self.endpoint.model}: {failure}; attempt {attempt + 1} in {wait:.1f} s")
+                if stopped.wait(wait):
+                    raise
+        return self.endpoint.ask(request)
+
+    def _shortfall(self, total: int, answered: int, failed: Sequence[tuple[Request, Failure]]) -> InputError:
+        unasked = total - answered - len(failed)
+        text = f"teacher {self.endpoint.model} at {self.endpoint.url}: {len(failed)} of {total} prompts have no answer"
+        text += f", and {unasked} were not asked any more, as they would have none either" if unasked else ""
+        named = sorted(failed, key=lambda pair: not pair[1].hopeless)[:NAMED]
+        for request, failure in named:
+            text += f"\n  the prompt that ends in {request.call.conversation[-1][1][-80:]!r}: {failure}"
+        text += f"\n  … and {len(failed) - len(named)} more" if len(failed) > len(named) else ""
+        return InputError(
+            f"{text}\n{answered} answers came and are kept; the same command again asks only what is missing"
+        )
+
+
+def wait_before_next(attempt: int, asked_for: float) -> float:
+    """Seconds to wait after an attempt (the first is 1): twice as long each time, never less than the endpoint asks for.
+
+    A random part keeps requests that failed together from coming back together.
+    """
+    backoff = FIRST_WAIT * 2 ** (attempt - 1)
+    return max(asked_for, backoff / 2) + random.uniform(0, backoff / 2)
