@@ -27,10 +27,12 @@ def base(name: str) -> ConfigDict:
             domains=("demo",),  # trained on together, tested on each
         ),
         teacher=create(
-            kind="hf",  # "hf": a model in transformers; "annotations": no model, rules from statistics; "replay": recorded answers only
-            source=DEFAULT_MODEL,  # a stand-in: it is the student's own model. Name a real teacher for a real study
+            kind="hf",  # "hf": a model in transformers; "http": an endpoint; "annotations": no model, rules from statistics; "replay": recorded answers only
+            source=DEFAULT_MODEL,  # a stand-in: it is the student's own model. Name a real teacher for a real study, or the endpoint's name for one
             dtype="float32",  # of the teacher's weights
-            batch_size=8,  # prompts answered side by side
+            batch_size=8,  # prompts answered side by side; "http": requests under way at once
+            url="",  # "http" only: what stands before /chat/completions, as in "https://api.openai.com/v1"
+            key_variable="",  # "http" only: the environment variable that holds the API key, as in "OPENAI_API_KEY"; "": none is sent
             cache_dir="",  # shared by all runs; "" is ~/.cache/kdjax/teacher
         ),
         knowledge=create(

@@ -113,6 +113,8 @@ def open_config_teacher(config: ConfigDict, log: Log) -> Teacher:
         teacher_cache(config),
         dtype=config.teacher.dtype,
         batch_size=config.teacher.batch_size,
+        url=config.teacher.url,
+        key_variable=config.teacher.key_variable,
         log=log,
     )
 

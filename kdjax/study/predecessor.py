@@ -73,7 +73,7 @@ def check_aicl(config: ConfigDict, domains: Mapping[str, Domain]) -> None:
     """Raise InputError where the teacher cannot be talked with, or a domain has no neighbours."""
     if config.teacher.kind == "annotations":
         raise InputError(
-            "config.teacher.kind='annotations' is no model, and AICL talks with one; choose 'hf' or 'replay'"
+            "config.teacher.kind='annotations' is no model, and AICL talks with one; choose 'hf', 'http' or 'replay'"
         )
     check_splits(domains)
     with open_config_teacher(config, lambda text: None) as teacher:

@@ -16,9 +16,10 @@ from kdjax.knowledge import STRATEGIES as SAMPLINGS
 from kdjax.prompting import FIELDS
 from kdjax.sources import cache_root
 from kdjax.student import DTYPES, QUANTIZATIONS, REMAT, LoraConfig
+from kdjax.teacher import check_endpoint, refuse_keys
 from kdjax.training import KINDS, Parallel, TrainSettings
 
-TEACHERS = ("hf", "annotations", "replay")
+TEACHERS = ("hf", "http", "annotations", "replay")
 ANSWERS = ("text", "pairs")
 USES = ("knowledge", "training")  # what a sample of the training sessions is for
 STRATEGIES = ("random", "length", "diversity")  # of sessions that a teacher is asked about
@@ -49,6 +50,9 @@ def check(config: ConfigDict) -> None:
     """
     _one_of("parallel", config.parallel, KINDS)
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
+    refuse_keys(config.teacher.url, config.teacher.key_variable)
+    if config.teacher.kind == "http":
+        check_endpoint(config.teacher.url, config.teacher.source, config.teacher.key_variable)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
     _one_of("knowledge.thoughts_in", config.knowledge.thoughts_in, ("target", "demonstrations"))
     _one_of("quantity.strategy", config.quantity.strategy, SAMPLINGS)
