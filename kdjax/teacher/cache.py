@@ -3,24 +3,25 @@
 cache_dir/<first 16 of sha256(identity)>/
     manifest.json    who answers (identity), and how the answers came about (not part of any key)
     tokenizer/       so that a replay needs neither weights nor torch (not of a teacher that tokenizes by itself)
-    journal.jsonl    a line per whole batch of an unfinished pass
+    journal.jsonl    a line per whole batch of an unfinished pass, with its checksum
     shards/<name>/   memory-mapped Arrow with its checksums
+    damaged/         shards and journal lines that did not match their checksum; never read again
     lock             held by the run that asks
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdjax.errors import InputError
 from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer
-from kdjax.teacher.calls import Answer, sha256_json
+from kdjax.teacher.calls import Answer, key_of_fields, sha256_json
 from kdjax.teacher.journal import Journal, fsync_folder
-from kdjax.teacher.shards import open_shard, shard_folders, write_shard
+from kdjax.teacher.shards import Damaged, open_shard, set_aside, shard_folders, write_shard
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class TeacherCache:
     """The answers, by key, of the teacher that `identity` names (`open_teacher` says how). Opening writes nothing.
 
-    Raises:
-        InputError: a shard is damaged, or the journal or the manifest is.
+    An answer counts only where its checksum holds and its key is that of its fields. The rest is as if it were not
+    there, is told in `damage`, and is set aside by the next run that asks.
     """
 
     def __init__(self, cache_dir: str | Path, identity: Mapping):
@@ -66,19 +67,38 @@ class TeacherCache:
         folder = self.folder / "tokenizer"
         return load_tokenizer(ModelFiles(str(folder), folder))
 
+    @property
+    def damage(self) -> list[str]:
+        """What on the disk is damaged, in a line each."""
+        shards = [f"{path} is damaged ({why}), {lost}" for path, (why, lost) in self._bad_shards.items()]
+        lines = [
+            f"{self._journal.path}: line {n + 1} is damaged, its answers are missing" for n in sorted(self._bad_lines)
+        ]
+        return shards + lines
+
     def refresh(self) -> None:
         """Read what is on the disk. The journal comes first: a batch sealed meanwhile is seen twice, never missed."""
         journalled: dict[str, Answer] = {}
         self._provenance: list[dict] = []
-        for number, entry in enumerate(self._journal.read(), start=1):
+        self._bad_lines: set[int] = set()
+        for number, entry in enumerate(self._journal.read()):
             try:
-                journalled |= {row["key"]: Answer.from_row(row) for row in entry["answers"]}
-                self._provenance.append(entry["provenance"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise self._journal.broken(number, f"not a batch of answers ({error!r})") from error
+                answers, provenance = [Answer.from_row(row) for row in entry["answers"]], entry["provenance"]
+                self._check_keys((row["key"], row["fields"]) for row in entry["answers"])
+            except (Damaged, KeyError, TypeError, ValueError):  # a damaged line is None
+                self._bad_lines.add(number)
+            else:
+                journalled |= {answer.key: answer for answer in answers}
+                self._provenance.append(provenance)
         self._sealed: dict[str, tuple[str, int]] = {}
-        for path in shard_folders(self.folder / "shards"):
-            self._map(path)
+        self._bad_shards: dict[Path, tuple[str, str]] = {}
+        paths = shard_folders(self.folder / "shards")
+        self._shards = {path.name: self._shards[path.name] for path in paths if path.name in self._shards}
+        for path in paths:
+            try:
+                self._map(path)
+            except Damaged as error:
+                self._bad_shards[path] = (str(error), self._loss(path.name))
         self._pending = {key: answer for key, answer in journalled.items() if key not in self._sealed}
 
     @contextmanager
@@ -91,8 +111,8 @@ class TeacherCache:
             except BlockingIOError:
                 log(f"another run asks this teacher ({self.folder}): waiting for its answers")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            self._journal.repair()
             self.refresh()
+            self._set_damage_aside(log)
             self._describe(source, tokenizer)
             if self._provenance and not self._pending:  # killed after the shard was whole; else the pass goes on
                 self._close_pass()
@@ -126,19 +146,51 @@ class TeacherCache:
 
     def _map(self, path: Path) -> None:
         if path.name not in self._shards:
-            self._shards[path.name] = open_shard(path)
+            shard = open_shard(path)
+            columns = (shard.data.column(name).to_pylist() for name in ("key", "fields"))
+            self._check_keys(zip(*columns, strict=True))
+            self._shards[path.name] = shard
         keys = self._shards[path.name].data.column("key").to_pylist()
         self._sealed |= {key: (path.name, row) for row, key in enumerate(keys)}
 
+    def _check_keys(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Raise Damaged unless each key is that of the fields beside it."""
+        for key, fields in pairs:
+            if key != key_of_fields(self.identity, fields):
+                raise Damaged(f"the answer {key} belongs to another call")
+
+    def _loss(self, shard: str) -> str:
+        """How many answers a damaged shard held, as far as the manifest tells."""
+        passes = read_manifest(self.folder)["passes"] if (self.folder / "manifest.json").is_file() else []
+        counts = [str(entry["answers"]) for entry in passes if entry["shard"] == shard]
+        return (
+            f"its {counts[0]} answers are missing" if counts else "its answers are missing unless the journal has them"
+        )
+
+    def _set_damage_aside(self, log: Callable[[str], None]) -> None:
+        """Keep what is damaged where nothing reads it, so that what it held can be asked again."""
+        aside = self.folder / "damaged"
+        if self.damage:
+            aside.mkdir(exist_ok=True)
+        for text in self.damage:
+            log(f"{text}; set aside in {aside}, asked again where needed")
+        for path in self._bad_shards:
+            set_aside(path, aside)
+        self._journal.repair(self._bad_lines, aside / "journal.jsonl")
+        self._bad_shards, self._bad_lines = {}, set()
+
     def _describe(self, source: str, tokenizer: Tokenizer | None) -> None:
         """Note identity, tokenizer and this run's name for the teacher; the manifest, written last, makes it usable."""
-        known = read_manifest(self.folder) if (self.folder / "manifest.json").is_file() else None
-        if known is None:
+        if not (self.folder / "manifest.json").is_file():
             if tokenizer:
                 tokenizer.save(self.folder / "tokenizer")
             self._write_manifest({"identity": self.identity, "sources": [source], "passes": []})
-        elif source not in known["sources"]:
-            self._write_manifest(known | {"sources": [*known["sources"], source]})
+            return
+        known = read_manifest(self.folder)
+        sources = known["sources"] if source in known["sources"] else [*known["sources"], source]
+        passes = [entry for entry in known["passes"] if entry["shard"] in self._shards]  # not those set aside
+        if known != (now := known | {"sources": sources, "passes": passes}):
+            self._write_manifest(now)
 
     def _write_manifest(self, manifest: Mapping) -> None:
         aside = self.folder / "manifest.json.unfinished"

@@ -128,7 +128,12 @@ def call_fields(prompt_ids: Sequence[int] | None, call: Call) -> dict:
 
 def call_key(identity: Mapping, prompt_ids: Sequence[int] | None, call: Call) -> str:
     """sha256 (hex) of who is asked, what and how. `identity` names the teacher: kind, model or weights digest, dtype."""
-    return sha256_json({"identity": identity, "fields": call_fields(prompt_ids, call)})
+    return key_of_fields(identity, canonical_json(call_fields(prompt_ids, call)))
+
+
+def key_of_fields(identity: Mapping, fields: str) -> str:
+    """`call_key`, from the canonical JSON of the fields, as it is kept beside an answer."""
+    return hashlib.sha256(f'{{"fields":{fields},"identity":{canonical_json(identity)}}}'.encode()).hexdigest()
 
 
 def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer | None) -> Request:

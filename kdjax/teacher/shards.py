@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdjax.errors import InputError
 from kdjax.teacher.calls import Answer
 from kdjax.teacher.journal import fsync_folder
 
@@ -16,6 +15,10 @@ if TYPE_CHECKING:  # `datasets` takes seconds to import, and a run whose knowled
 
 CHECKSUMS = "sha256sums.txt"  # in the form that `sha256sum --check` reads
 UNFINISHED = ".unfinished-"
+
+
+class Damaged(Exception):
+    """Answers on the disk are not what was written; the reason."""
 
 
 def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
@@ -54,17 +57,24 @@ def open_shard(path: Path) -> "Dataset":
     """Check a shard against its checksums and map it into memory.
 
     Raises:
-        InputError: a file is missing, added or changed.
+        Damaged: a file is missing, added or changed.
     """
     from datasets import load_from_disk
 
-    sums = path / CHECKSUMS
-    if not sums.is_file() or sums.read_text(errors="replace") != _checksums(path):
-        raise InputError(
-            f"{path}: the shard is damaged (its files do not match {CHECKSUMS}); "
-            "delete that folder, its calls will be asked again"
-        )
-    return load_from_disk(str(path))
+    try:
+        if (path / CHECKSUMS).read_text(errors="replace") != _checksums(path):
+            raise Damaged(f"its files do not match {CHECKSUMS}")
+        return load_from_disk(str(path))
+    except FileNotFoundError as error:  # lost, or just set aside by another run
+        raise Damaged(f"{error.filename} is missing") from error
+
+
+def set_aside(path: Path, folder: Path) -> None:
+    """Move a damaged shard into `folder`, beside what was moved there before."""
+    count = len(list(folder.glob(f"{path.name}*")))
+    path.rename(folder / (f"{path.name}-{count + 1}" if count else path.name))
+    fsync_folder(folder)
+    fsync_folder(path.parent)
 
 
 def _schema():

@@ -68,6 +68,8 @@ class Teacher:
     ):
         self.cache, self.tokenizer, self.stats = cache, tokenizer, Stats()
         self._worker, self._source, self._batch_size, self._log = worker, source, batch_size, log
+        for text in cache.damage:
+            log(f"teacher cache: {text}")
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +128,9 @@ class Teacher:
         missing = [request for request in requests if request.key not in self.cache]
         if missing:
             why = explain_miss(self.cache, missing[0].call, self.tokenizer)
+            damage = "".join(f"{text}. " for text in self.cache.damage)
             raise InputError(
-                f"replay of {self.cache.folder}: {len(missing)} calls are not in the cache. The first: {why}. "
+                f"replay of {self.cache.folder}: {len(missing)} calls are not in the cache. {damage}The first: {why}. "
                 "Replay needs the configuration that was recorded; ask other calls with teacher kind 'hf' or 'http'"
             )
 
@@ -191,7 +194,7 @@ def open_teacher(
         key_variable: http only, the environment variable with the API key; "" sends none.
 
     Raises:
-        InputError: an unknown kind or dtype, a source that is not there, a URL that is none, a damaged cache.
+        InputError: an unknown kind or dtype, a source that is not there, a URL that is none, a damaged manifest.
     """
     if batch_size < 1:
         raise InputError(f"teacher batch_size must be at least 1, got {batch_size}")

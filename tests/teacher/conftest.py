@@ -40,6 +40,14 @@ def save_tokenizer(folder: Path) -> int:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory) -> Path:
+    """A folder with that tokenizer alone."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """The folder of a random two-layer Llama whose context holds 64 tokens."""
     import torch

@@ -1,18 +1,11 @@
-"""A teacher without a model for tests of the cache, and a program that is killed in the middle of its pass.
-
-python teacher_stand_in.py TOKENIZER_FOLDER CACHE_DIR MOMENT      # see MOMENTS
-"""
+"""A teacher without a model, for tests of the cache."""
 
 import hashlib
-import os
-import signal
-import sys
 from pathlib import Path
 
 from kdjax.sources import ModelFiles, load_tokenizer
 from kdjax.teacher import Call, Teacher, TeacherCache
 from kdjax.teacher.hf import HfWorker
-from kdjax.teacher.journal import Journal
 
 IDENTITY = {"kind": "hf", "model": "0123abcd", "dtype": "float32"}
 BATCH_SIZE = 3
@@ -54,52 +47,8 @@ class StandIn(HfWorker):
 
 
 def stand_in_teacher(
-    tokenizer_folder: Path, cache_dir: Path, identity=IDENTITY, batch_size: int = BATCH_SIZE
+    tokenizer_folder: Path, cache_dir: Path, identity=IDENTITY, batch_size: int = BATCH_SIZE, log=lambda message: None
 ) -> Teacher:
     """A teacher whose worker is a `StandIn`."""
     tokenizer = load_tokenizer(ModelFiles("tiny", tokenizer_folder))
-    return Teacher(
-        TeacherCache(cache_dir, identity), tokenizer, StandIn(tokenizer), "tiny", batch_size, log=lambda message: None
-    )
-
-
-def die(*_):
-    """End this process as a power cut would."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_asking_third_batch():
-    answer = StandIn.answer
-    StandIn.answer = lambda self, requests: (
-        die() if len(self.batches) == 3 else answer(self, requests)
-    )  # one was sealed before
-
-
-def die_inside_third_line():
-    append = Journal.append
-
-    def torn(self, entry):
-        append(self, entry)
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        if len(lines) == 3:
-            os.truncate(self.path, self.path.stat().st_size - len(lines[-1]) // 2)
-            die()
-
-    Journal.append = torn
-
-
-def die_before_shard_is_whole():
-    Path.rename = die
-
-
-def die_before_journal_is_removed():
-    Journal.remove = die
-
-
-MOMENTS = [die_asking_third_batch, die_inside_third_line, die_before_shard_is_whole, die_before_journal_is_removed]
-
-if __name__ == "__main__":
-    with stand_in_teacher(Path(sys.argv[1]), Path(sys.argv[2])) as teacher:
-        teacher.ask(CALLS[:1])  # the manifest is there, and one answer is sealed
-        {moment.__name__: moment for moment in MOMENTS}[sys.argv[3]]()
-        teacher.ask(CALLS)
+    return Teacher(TeacherCache(cache_dir, identity), tokenizer, StandIn(tokenizer), "tiny", batch_size, log)
