@@ -23,6 +23,7 @@ BUSY = (408, 409, 425, 429)  # and all from 500 on: the next attempt may fare be
 HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fare the same
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SECRET = 12  # characters; what is shorter is a stand-in such as "EMPTY", and may well occur in an answer
+BROKEN = (OSError, http.client.HTTPException, UnicodeError)  # the last: a host that no name server takes
 NO_TOKENS = ("prompt_ids", "token_ids", "target_logprobs", "logsumexp", "top_ids", "top_logprobs")
 
 
@@ -116,7 +117,7 @@ class Endpoint:
         payload |= {"max_tokens": call.max_new_tokens, "temperature": call.temperature}
         return payload | ({"seed": int(request.key[:7], 16)} if call.temperature else {})  # fits 32 bits
 
-    def _post(self, payload: dict) -> dict:
+    def _post(self, payload: dict) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "kdjax"}
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
@@ -126,24 +127,17 @@ class Endpoint:
             with self._opener.open(request, timeout=TIMEOUT) as reply:
                 body = _read(reply, MAX_REPLY + 1, until)
         except HTTPError as error:
-            with error, suppress(OSError, http.client.HTTPException):
+            with error, suppress(*BROKEN):
                 raise self._refusal(error, _read(error, 4096, until)) from None
             raise self._refusal(error, b"") from None
         except URLError as error:
             untrusted = isinstance(error.reason, ssl.SSLCertVerificationError)
             raise Failure(f"no connection ({error.reason})", again=not untrusted, hopeless=untrusted) from None
-        except (
-            OSError,
-            http.client.HTTPException,
-            UnicodeError,
-        ) as error:  # UnicodeError: a host that no name server takes
+        except BROKEN as error:
             raise Failure(f"no whole reply ({error!r})", again=True) from None
         if len(body) > MAX_REPLY:
             raise Failure(f"the reply is longer than {MAX_REPLY} bytes")
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            raise Failure(f"the reply is no JSON: {self._excerpt(body)}", again=True) from None
+        return body
 
     def _refusal(self, error: HTTPError, body: bytes) -> Failure:
         code, said = error.code, f"{error.code} {error.reason}"
@@ -159,23 +153,28 @@ class Endpoint:
             return Failure(f"{said}; it asks to wait for {wait:.0f} s", hopeless=True)
         return Failure(said, again=code in BUSY or code >= 500, hopeless=code in HOPELESS, wait=wait)
 
-    def _row(self, reply: dict) -> tuple[dict, str]:
+    def _row(self, body: bytes) -> tuple[dict, str]:
         try:
+            reply = json.loads(body)
             choice = reply["choices"][0]
             text, finish = choice["message"]["content"], choice["finish_reason"]
+        except (ValueError, RecursionError):
+            raise Failure(f"the reply is no JSON: {self._excerpt(body)}", again=True) from None
         except (KeyError, IndexError, TypeError):
-            seen = self._excerpt(json.dumps(reply).encode())
+            seen = self._excerpt(body)
             raise Failure(
-                f"the reply has no choices[0] with message.content and finish_reason: {seen}", again=True
+                f"the reply has no choices[0].message.content and .finish_reason: {seen}", again=True
             ) from None
         if not isinstance(text, str) or not isinstance(finish, str):
-            raise Failure(f"the answer is no text (content {type(text).__name__}, finish_reason {finish!r:.40})")
+            found = f"content {type(text).__name__}, finish_reason {type(finish).__name__}"
+            raise Failure(f"the answer is no text ({found}): {self._excerpt(body)}")
         if len(key := self._key()) >= SECRET and key in text + finish:
             raise Failure("the answer repeats the API key, so it is not kept", hopeless=True)
         text, finish = (said.encode(errors="replace").decode() for said in (text, finish))  # no half characters
         row = {"text": text, "finish_reason": finish} | dict.fromkeys(NO_TOKENS, ())
         row |= {name: _count(reply.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")}
-        return row, self._hide(str(reply.get("model", self.model)))[:200]
+        model = reply.get("model")
+        return row, self._hide(model)[:200] if isinstance(model, str) else self.model
 
     def _excerpt(self, body: bytes) -> str:
         """The beginning of what was received, without control characters; the key is hidden before anything is cut."""

@@ -67,7 +67,6 @@ class HfWorker:
 
     def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
         """Ask batch by batch, each as it stands, since a model's rounding depends on a prompt's companions."""
-        self.start()
         for batch in batches:
             yield [
                 (request, self._row(request, reply)) for request, reply in zip(batch, self.answer(batch), strict=True)

@@ -11,7 +11,7 @@ from kdjax.teacher.calls import Request
 from kdjax.teacher.endpoint import Endpoint, Failure
 
 ATTEMPTS = 6  # per prompt
-FIRST_WAIT = 1.0  # seconds before the second attempt; doubled before each further one
+FIRST_WAIT = 2.0  # seconds before the second attempt; doubled before each further one
 GIVE_UP = 16  # prompts failed one after the other: then it is not the prompts
 NAMED = 3  # failed prompts in the error
 
@@ -32,13 +32,16 @@ class HttpWorker:
         """Raise InputError if the key is missing. Nothing is sent."""
         self.endpoint.check_key()
 
+    def start(self) -> None:
+        """Raise InputError if the key is missing; there is nothing to start."""
+        self.check_model()
+
     def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
         """Each answer when it comes; how the requests are cut into batches plays no part.
 
         Raises:
             InputError: at the end, if prompts have no answer; how many, and why the first.
         """
-        self.check_model()
         requests = list(chain(*batches))
         waiting, outcomes, stopped = SimpleQueue(), SimpleQueue(), threading.Event()
         for request in requests:

@@ -41,10 +41,13 @@ class Worker(Protocol):
     def check_model(self) -> None:
         """Raise InputError if the teacher could not be asked at all. Nothing is loaded, nothing sent."""
 
+    def start(self) -> None:
+        """Be ready to answer. Raises InputError if the teacher cannot be."""
+
     def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
         """Answers as they come, with the columns of `Answer` that the teacher decides; a list is journalled as one.
 
-        Raises InputError when all that could be answered was.
+        Raises InputError, when all that could be answered was, if something was not.
         """
 
     def close(self) -> None:
@@ -110,7 +113,10 @@ class Teacher:
         """Raise InputError if the model could not be run, or not be asked; it is not loaded."""
         if self.tokenizer:
             self.tokenizer.render([{"role": "user", "content": "?"}])
-        if self._worker and not len(self.cache):  # answers that are all recorded need neither torch nor weights
+        recorded = self.tokenizer and len(
+            self.cache
+        )  # then neither torch nor weights may be needed; a key must be there
+        if self._worker and not recorded:
             self._worker.check_model()
 
     def replays(self) -> None:
@@ -146,6 +152,7 @@ class Teacher:
                 on_batch(done, total)
             if missing:
                 self._log(f"teacher {self._source}: {done} of {total} answers are cached, asking {len(missing)}")
+                self._worker.start()
                 with closing(self._worker.ask([batch for batch in rest if batch])) as replies:
                     started = time.perf_counter()
                     for batch in replies:

@@ -1,12 +1,15 @@
-"""A tiny random Llama with a byte-level tokenizer, saved as a Hugging Face folder."""
+"""A tiny random Llama with a byte-level tokenizer, saved as a Hugging Face folder; a teacher over HTTP."""
 
 import json
 import os
 from pathlib import Path
 
 import pytest
+from http_calls import KEY
+from http_stand_in import Server
 
 from kdjax.sources import load_tokenizer, resolve
+from kdjax.teacher import http_teacher, open_teacher
 
 # For the teacher's process. Two OpenMP threads on a busy machine are slower than one, and torch is imported once.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -79,3 +82,25 @@ def tiny_folder(tmp_path_factory) -> Path:
 def tiny_tokenizer(tiny_folder):
     """The tiny model's tokenizer."""
     return load_tokenizer(resolve(str(tiny_folder)))
+
+
+@pytest.fixture
+def server():
+    """An endpoint on this machine."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server, tmp_path, monkeypatch):
+    """Open a teacher that asks `server` and does not wait long; what it says goes to `opened.said`."""
+    monkeypatch.setattr(http_teacher, "FIRST_WAIT", 0.001)
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def opened(**options):
+        settings = {"url": server.url, "key_variable": "TEACHER_KEY", "batch_size": 3, "log": opened.said.append}
+        return open_teacher("http", "tiny", tmp_path / "cache", **settings | options)
+
+    opened.said = []
+    return opened
