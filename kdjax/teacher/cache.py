@@ -70,11 +70,8 @@ class TeacherCache:
     @property
     def damage(self) -> list[str]:
         """What on the disk is damaged, in a line each."""
-        shards = [f"{path} is damaged ({why}), {lost}" for path, (why, lost) in self._bad_shards.items()]
-        lines = [
-            f"{self._journal.path}: line {n + 1} is damaged, its answers are missing" for n in sorted(self._bad_lines)
-        ]
-        return shards + lines
+        lines = [f"{self._journal.path}: line {number + 1} is damaged" for number in sorted(self._bad_lines)]
+        return [*self._bad_shards.values(), *lines]
 
     def refresh(self) -> None:
         """Read what is on the disk. The journal comes first: a batch sealed meanwhile is seen twice, never missed."""
@@ -91,14 +88,14 @@ class TeacherCache:
                 journalled |= {answer.key: answer for answer in answers}
                 self._provenance.append(provenance)
         self._sealed: dict[str, tuple[str, int]] = {}
-        self._bad_shards: dict[Path, tuple[str, str]] = {}
+        self._bad_shards: dict[Path, str] = {}
         paths = shard_folders(self.folder / "shards")
         self._shards = {path.name: self._shards[path.name] for path in paths if path.name in self._shards}
         for path in paths:
             try:
                 self._map(path)
             except Damaged as error:
-                self._bad_shards[path] = (str(error), self._loss(path.name))
+                self._bad_shards[path] = f"{path} is damaged ({error}), with {self._noted_answers(path.name)} answers"
         self._pending = {key: answer for key, answer in journalled.items() if key not in self._sealed}
 
     @contextmanager
@@ -159,13 +156,10 @@ class TeacherCache:
             if key != key_of_fields(self.identity, fields):
                 raise Damaged(f"the answer {key} belongs to another call")
 
-    def _loss(self, shard: str) -> str:
-        """How many answers a damaged shard held, as far as the manifest tells."""
+    def _noted_answers(self, shard: str) -> int | str:
+        """How many answers a shard holds, by the manifest."""
         passes = read_manifest(self.folder)["passes"] if (self.folder / "manifest.json").is_file() else []
-        counts = [str(entry["answers"]) for entry in passes if entry["shard"] == shard]
-        return (
-            f"its {counts[0]} answers are missing" if counts else "its answers are missing unless the journal has them"
-        )
+        return next((entry["answers"] for entry in passes if entry["shard"] == shard), "unnoted")
 
     def _set_damage_aside(self, log: Callable[[str], None]) -> None:
         """Keep what is damaged where nothing reads it, so that what it held can be asked again."""
