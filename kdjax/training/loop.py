@@ -156,15 +156,16 @@ class Training:
             saves = ends_epoch or done % self._settings.checkpoint_every == 0
             started, compiled = time.perf_counter(), compile_seconds()
             batches = self._batches(step)
-            # Nothing goes to a device or comes back but what is put there and fetched by name.
-            with Preemption() as preemption, jax.transfer_guard("disallow"):
-                self.state, metrics = self._trainer.step(self.state, batches, self._key)
-                self._record(pending)  # the step before, while this one is under way
-                pending = (step, batches, metrics)
-                preempted = preemption.before_the_end_of(done)
-                if saves or preempted:
-                    self._record(pending)
-                    pending = None
+            with Preemption() as preemption:
+                # Nothing goes to a device or comes back but what is put there and fetched by name.
+                with jax.transfer_guard("disallow"):
+                    self.state, metrics = self._trainer.step(self.state, batches, self._key)
+                    self._record(pending)  # the step before, while this one is under way
+                    pending = (step, batches, metrics)
+                    preempted = preemption.before_the_end_of(done)
+                    if saves or preempted:
+                        self._record(pending)
+                        pending = None
                 compiled = compile_seconds() - compiled
                 self.progress.seconds += time.perf_counter() - started - compiled
                 self.progress.compile_seconds += compiled

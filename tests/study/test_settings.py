@@ -20,7 +20,9 @@ def test_the_default_is_valid():
 @pytest.mark.parametrize(
     "field, value, names",
     [
-        ("parallel", "mesh", "pmap"),
+        ("parallel", "shmap", "pmap"),
+        ("mesh.tensor", 2, "only with config.parallel='mesh'"),
+        ("mesh.fsdp", 0, "at least 1"),
         ("teacher.kind", "gpt", "annotations"),
         ("teacher.kind", "http", "teacher.url=''.*https://HOST/v1"),
         ("teacher.url", "https://host/v1?key=secret", "teacher.url holds more than a host and a path"),
@@ -55,7 +57,7 @@ def test_a_wrong_value_names_its_field_and_what_is_valid(field, value, names):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=names) as error:
         check(config)
-    assert field.split(".")[-1] in str(error.value) or field == "teacher.kind"
+    assert field.split(".")[-1] in str(error.value) or field in ("teacher.kind", "mesh.tensor")
     assert "secret" not in str(error.value)
 
 
