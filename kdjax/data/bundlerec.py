@@ -101,7 +101,13 @@ def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> di
 def _users(folder: Path) -> dict[str, str]:
     path = folder / "user_session.csv"
     sessions_of = members(path, ("user ID", "session ID")) if path.is_file() else {}
-    return {session: user for user, sessions in sessions_of.items() for session in sessions}
+    users: dict[str, str] = {}
+    for user, sessions in sessions_of.items():
+        for session, row in sessions.items():
+            if session in users:
+                raise fault(path, row, f"the session {session} is a duplicate: user {users[session]} has it too")
+            users[session] = user
+    return users
 
 
 def _titles(folder: Path) -> dict[str, str]:

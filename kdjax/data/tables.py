@@ -45,6 +45,8 @@ def _places(path: Path, header: list[str], columns: tuple[str, ...]) -> list[int
     for column in columns:
         if column not in names:
             raise fault(path, 1, f"there is no column '{column}'; the header has {', '.join(names)}")
+        if names.count(column) > 1:
+            raise fault(path, 1, f"the column '{column}' is there more than once")
     return [names.index(column) for column in columns]
 
 
