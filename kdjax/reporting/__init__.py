@@ -1,6 +1,14 @@
 """What a run leaves for people: its log and progress, its tables, its report; and JSON files for everyone."""
 
-from kdjax.reporting.files import is_leftover, open_to_append, read_jsonl, write_json, write_jsonl, write_text
+from kdjax.reporting.files import (
+    is_leftover,
+    open_to_append,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from kdjax.reporting.progress import Progress, duration
 from kdjax.reporting.report import write_report
 from kdjax.reporting.runlog import RunLog
@@ -14,6 +22,7 @@ __all__ = [
     "headline",
     "is_leftover",
     "open_to_append",
+    "read_json",
     "read_jsonl",
     "results_markdown",
     "results_table",

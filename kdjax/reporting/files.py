@@ -73,6 +73,18 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json_line(row) + "\n" for row in rows)
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object. Raises InputError naming the file where it does not."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the last: lists in lists in lists
+        raise InputError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read one JSON object per line; blank lines are skipped.
 
@@ -88,7 +100,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: not JSON ({error}); mend or remove the line") from error
             if not isinstance(row, dict):
                 raise InputError(f"{path}, line {number}: expected an object {{...}}, found {type(row).__name__}")

@@ -2,7 +2,7 @@
 
 from kdjax.sources.files import DEFAULT_MODEL, ModelFiles, cache_root, resolve
 from kdjax.sources.tokenizer import Tokenizer, load_tokenizer
-from kdjax.sources.weights import Weights, open_weights, read_config
+from kdjax.sources.weights import Weights, open_safetensors, open_weights, read_config
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -11,6 +11,7 @@ __all__ = [
     "Weights",
     "cache_root",
     "load_tokenizer",
+    "open_safetensors",
     "open_weights",
     "read_config",
     "resolve",

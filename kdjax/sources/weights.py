@@ -1,38 +1,42 @@
 """Weights and config of a model, by Hugging Face's names, whatever the file format; read lazily, without torch."""
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from kdjax.errors import InputError
+from kdjax.reporting.files import read_json
 from kdjax.sources.files import ModelFiles
 from kdjax.sources.gguf_model import open_gguf
+
+FLOATS = ("F64", "F32", "F16", "BF16")  # by safetensors' names: what weights may be stored as
 
 
 class Weights(Mapping[str, np.ndarray]):
     """Tensor name → array, read from disk when asked for. bfloat16 comes as ml_dtypes' bfloat16."""
 
     def __init__(self, readers: dict[str, Callable[[], np.ndarray]]):
-        self._readers = readers
+        self.readers = readers
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._readers[name]()
+        return self.readers[name]()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
+        return iter(self.readers)
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self.readers)
 
 
 def read_config(files: ModelFiles) -> dict:
     """The model's config.json, or the same settings out of a GGUF file."""
     if files.gguf:
         return open_gguf(files.gguf).config()
-    return _read_json(files.folder / "config.json")
+    return read_json(files.folder / "config.json")
 
 
 def open_weights(files: ModelFiles) -> Weights:
@@ -41,7 +45,7 @@ def open_weights(files: ModelFiles) -> Weights:
         return Weights(open_gguf(files.gguf).weights())
     index = files.folder / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
             raise InputError(f"{index}: weight_map must name a file for each tensor")
         shards = sorted(set(weight_map.values()))
@@ -50,22 +54,28 @@ def open_weights(files: ModelFiles) -> Weights:
     readers = {}
     for shard in shards:
         path = files.folder / shard
-        if path.parent != files.folder or not path.is_file():
-            raise InputError(f"{index}: the shard {shard} is not in the folder")
-        try:
-            opened = safe_open(path, framework="numpy")
-            names = opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-        readers |= {name: lambda opened=opened, name=name: opened.get_tensor(name) for name in names}
+        if path.parent != files.folder or not os.path.isfile(path):
+            raise InputError(f"{files.folder}: the file {shard} is not in the folder")
+        readers |= open_safetensors(path).readers
     return Weights(readers)
 
 
-def _read_json(path: Path) -> dict:
+def open_safetensors(path: Path) -> Weights:
+    """The tensors of one file.
+
+    Raises:
+        InputError: the file is missing or broken; when a tensor is read, that it holds no floating-point numbers.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+        opened = safe_open(path, framework="numpy")
+        names = opened.keys()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+    def read(name: str) -> np.ndarray:
+        kind = opened.get_slice(name).get_dtype()
+        if kind not in FLOATS:
+            raise InputError(f"{path}: tensor {name} is stored as {kind}; only {', '.join(FLOATS)} are read")
+        return opened.get_tensor(name)
+
+    return Weights({name: partial(read, name) for name in names})

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from kdjax.errors import InputError
+from kdjax.reporting.files import read_json
+from kdjax.sources import open_safetensors
 from kdjax.student.lora_config import LINEAR_PATHS, LoraConfig
 from kdjax.student.quantization import dequantize, is_quantized
 from kdjax.student.weights_in import flat_items, tensor_names
@@ -100,20 +102,20 @@ def read_lora_config(folder: Path) -> LoraConfig:
         InputError: the file is missing or broken, or asks for something that is not computed here.
     """
     path = folder / "adapter_config.json"
+    config = read_json(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
         if config["peft_type"] != "LORA":
-            raise InputError(f"{path}: peft_type {config['peft_type']!r} is not supported, only 'LORA'")
+            raise InputError(f"peft_type {config['peft_type']!r} is not supported, only 'LORA'")
         for name in NOT_COMPUTED:
             if config.get(name):
-                raise InputError(f"{path}: {name}={config[name]!r} is not supported")
+                raise InputError(f"{name}={config[name]!r} is not supported")
         init = config.get("init_lora_weights", True)
         if init not in HARMLESS_INITS:
-            raise InputError(f"{path}: init_lora_weights={init!r} is not supported: it belongs to a changed base")
+            raise InputError(f"init_lora_weights={init!r} is not supported: it belongs to a changed base")
         if config.get("bias", "none") != "none":
-            raise InputError(f"{path}: bias={config['bias']!r} is not supported, only 'none'")
+            raise InputError(f"bias={config['bias']!r} is not supported, only 'none'")
         if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):  # the one list of layers there is
-            raise InputError(f"{path}: layers_pattern={config['layers_pattern']!r} fits no layer")
+            raise InputError(f"layers_pattern={config['layers_pattern']!r} fits no layer")
         # PEFT's defaults, where a field is absent
         return LoraConfig(
             r=config.get("r", 8),
@@ -127,9 +129,9 @@ def read_lora_config(folder: Path) -> LoraConfig:
             alpha_pattern=config.get("alpha_pattern") or {},
             layers_to_transform=config.get("layers_to_transform"),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a readable PEFT adapter config ({error!r})") from error
 
 
@@ -145,17 +147,12 @@ def load_adapter(folder: Path, abstract: dict, lora: LoraConfig) -> dict:
     """The adapter's arrays, float32, stacked over layers as `abstract` says, ranks that differ padded with zeros.
 
     Raises:
-        InputError: a tensor is missing, unexpected or of another shape (PEFT itself would load the rest in silence).
+        InputError: a tensor is missing, unexpected, of another shape (PEFT itself would load the rest in silence) or not finite.
     """
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: missing; pickled adapters (.bin) are not read")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+    tensors = dict(open_safetensors(path))
     stacks = {tree_path: np.zeros(leaf.shape, np.float32) for tree_path, leaf in flat_items(abstract)}
     slots = {key: stacks[tree_path][index] for key, tree_path, index in _peft_keys(abstract, lora)}
     if slots.keys() != tensors.keys():
@@ -164,6 +161,8 @@ def load_adapter(folder: Path, abstract: dict, lora: LoraConfig) -> dict:
     for key, slot in slots.items():
         if tensors[key].shape != slot.shape:
             raise InputError(f"{path}: {key} has shape {tensors[key].shape}, expected {slot.shape}")
+        if not np.isfinite(tensors[key]).all():
+            raise InputError(f"{path}: {key} holds numbers that are not finite")
         slot[...] = tensors[key]
     return jax.tree.map_with_path(lambda p, _: jax.numpy.asarray(stacks[tuple(key.key for key in p)]), abstract)
 

@@ -1,6 +1,7 @@
 """What differs between model families, read out of a Hugging Face config. Everything else in the room is one decoder."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdjax.errors import InputError
@@ -80,12 +81,18 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
     Raises:
         InputError: an architecture or a setting that this decoder does not compute exactly.
     """
-    architecture = (config.get("architectures") or [None])[0]
-    if architecture not in FAMILIES:
+    named = config.get("architectures") or [None]
+    architecture = named[0] if isinstance(named, list) else named
+    if not isinstance(architecture, str) or architecture not in FAMILIES:
         raise InputError(f"{where}: architecture {architecture!r} is not supported; supported: {', '.join(FAMILIES)}")
-    family = FAMILIES[architecture]
+    family, config = FAMILIES[architecture], _checked(config, where)
     if config.get("hidden_act", "silu") != "silu":
         raise InputError(f"{where}: hidden_act={config['hidden_act']!r} is not supported, only 'silu'")
+
+    if config.get("quantization_config"):
+        raise InputError(
+            f"{where}: quantization_config: weights stored quantised are not read; take the model as it was before"
+        )
 
     def decide(flag: Flag) -> bool:
         return bool(config.get(flag, False)) if isinstance(flag, str) else flag
@@ -95,7 +102,7 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
             raise InputError(f"{where}: {name}={config[name]!r} is not supported for {architecture}")
     try:
         heads = config["num_attention_heads"]
-        return DecoderConfig(
+        read = DecoderConfig(
             vocab_size=config["vocab_size"],
             hidden_size=config["hidden_size"],
             intermediate_size=config["intermediate_size"],
@@ -115,6 +122,53 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
         )
     except KeyError as error:
         raise InputError(f"{where}: config.json does not say {error}") from error
+    if read.head_dim < 2 or read.head_dim % 2:
+        raise InputError(f"{where}: a head_dim of {read.head_dim} cannot be rotated in two halves")
+    if heads % read.num_key_value_heads:
+        raise InputError(
+            f"{where}: {heads} attention heads do not share {read.num_key_value_heads} key_value_heads equally"
+        )
+    return read
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _fields(names: str, fits: Callable[[object], bool], wanted: str) -> dict[str, tuple[Callable[[object], bool], str]]:
+    return dict.fromkeys(names.split(), (fits, wanted))
+
+
+_FORMS = {  # what a field of config.json, or of its rope settings, has to be where it is there and not null
+    **_fields(
+        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+        "max_position_embeddings original_max_position_embeddings sliding_window",
+        lambda value: type(value) is int and value >= 1,
+        "a whole number, at least 1",
+    ),
+    **_fields(
+        "rms_norm_eps rope_theta factor low_freq_factor high_freq_factor beta_fast beta_slow attention_factor",
+        lambda value: _is_number(value) and value > 0,
+        "a finite number above 0",
+    ),
+    **_fields("mscale mscale_all_dim max_window_layers", _is_number, "a finite number"),
+    **_fields(
+        "tie_word_embeddings attention_bias mlp_bias use_sliding_window truncate",
+        lambda value: isinstance(value, bool),
+        "true or false",
+    ),
+    **_fields("layer_types", lambda value: isinstance(value, list), "a list"),
+    **_fields("rope_parameters rope_scaling", lambda value: isinstance(value, dict), "an object"),
+}
+
+
+def _checked(settings: dict, where: str) -> dict:
+    """The settings without those that are null, which mean a default, as in transformers; but of a window null says that there is none."""
+    for name, value in settings.items():
+        fits, wanted = _FORMS.get(name, (None, ""))
+        if wanted and value is not None and not fits(value):
+            raise InputError(f"{where}: {name} in config.json is {repr(value)[:80]}, and has to be {wanted}")
+    return {name: value for name, value in settings.items() if value is not None or name == "sliding_window"}
 
 
 def _sliding_window(config: dict, family: Family, where: str) -> int | None:
@@ -135,7 +189,7 @@ def _sliding_window(config: dict, family: Family, where: str) -> int | None:
 
 def _rope_config(config: dict, where: str) -> RopeConfig:
     """transformers 5 keeps everything in `rope_parameters`; older files have `rope_theta` beside `rope_scaling`."""
-    settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    settings = _checked(config.get("rope_parameters") or config.get("rope_scaling") or {}, where)
     kind = settings.get("rope_type") or settings.get("type") or "default"
     theta = settings.get("rope_theta", config.get("rope_theta", 10000.0))
     if settings.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:

@@ -59,11 +59,14 @@ class LoraConfig:
     def __post_init__(self):
         ranks = {"r": self.r} | {f"rank_pattern[{key!r}]": rank for key, rank in self.rank_pattern.items()}
         for name, rank in ranks.items():
-            if not isinstance(rank, int) or rank < 1:
+            if type(rank) is not int or rank < 1:
                 raise InputError(f"lora.{name}={rank!r}: the rank must be a whole number, at least 1")
         for key, alpha in {"lora_alpha": self.lora_alpha, **self.alpha_pattern}.items():
-            if not isinstance(alpha, int | float):
-                raise InputError(f"lora: the alpha of {key!r} must be a number, not {alpha!r}")
+            if type(alpha) not in (int, float) or not math.isfinite(alpha) or not alpha:
+                raise InputError(f"lora: the alpha of {key!r} must be a finite number other than 0, not {alpha!r}")
+        for name in ("use_rslora", "use_dora"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"lora.{name}={getattr(self, name)!r}: must be true or false")
         if not 0.0 <= self.lora_dropout < 1.0:
             raise InputError(f"lora.lora_dropout={self.lora_dropout}: must be in [0, 1)")
         regexes = [(n, key) for n in ("rank_pattern", "alpha_pattern") for key in getattr(self, n)]
@@ -73,6 +76,8 @@ class LoraConfig:
                 re.compile(pattern)
             except re.error as error:
                 raise InputError(f"lora.{name}: {pattern!r} is not a regular expression ({error})") from error
+        if not all(type(layer) is int for layer in _as_tuple(self.layers_to_transform)):
+            raise InputError(f"lora.layers_to_transform={self.layers_to_transform!r}: must be numbers of layers")
         if self.is_regex("target_modules") and _as_tuple(self.layers_to_transform):
             raise InputError("lora.layers_to_transform: not with a regular expression in target_modules; say it there")
 

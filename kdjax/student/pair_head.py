@@ -10,10 +10,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from kdjax.errors import InputError
+from kdjax.sources import open_safetensors
 
 PAIR_HEAD = "pair_head.safetensors"
 WIDTH = 64  # principal components of a product's states that the head sees, shared out among its fields
@@ -109,17 +109,16 @@ def load_pair_head(folder: Path, fields: int, hidden: int) -> PairHead:
     """Read PAIR_HEAD from a folder; it must be for products of so many fields, with states of `hidden` numbers.
 
     Raises:
-        InputError: the file is missing or broken, or of another shape.
+        InputError: the file is missing or broken, of another shape, or holds numbers that are not finite.
     """
     path = folder / PAIR_HEAD
-    try:
-        head = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not readable as a pair head ({error})") from error
+    head = dict(open_safetensors(path))
     width = WIDTH // fields
     shapes = {"center": (fields, hidden), "projection": (fields, hidden, width), "difference": (fields, width)}
     shapes |= {"product": (fields, width), "cosine": (fields,), "bias": ()}
     found = {name: value.shape for name, value in head.items()}
     if found != shapes:
         raise InputError(f"{path}: its arrays are {found}, and a pair head of this student has {shapes}")
+    if not all(np.isfinite(value).all() for value in head.values()):
+        raise InputError(f"{path}: it holds numbers that are not finite")
     return {name: jnp.asarray(value, jnp.float32) for name, value in head.items()}

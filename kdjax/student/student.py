@@ -99,10 +99,15 @@ def load_student(
     """
     files = resolve(source)
     config = _check(files, lora, adapter, quantization, dtype)
+    tokenizer = load_tokenizer(files)
+    if (ids := tokenizer.highest_id + 1) > config.vocab_size:
+        raise InputError(
+            f"{source}: the tokenizer has ids up to {ids - 1}, and config.json vocab_size={config.vocab_size}"
+        )
     graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
     base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source, place)
     fresh = _fresh_adapter(abstract_adapter, base, lora, config.num_hidden_layers, seed) if lora else {}
-    student = Student(config, files, load_tokenizer(files), graph, base, fresh, lora, quantization)
+    student = Student(config, files, tokenizer, graph, base, fresh, lora, quantization)
     if adapter is not None:
         student.load_adapter(adapter)
     return student
@@ -129,20 +134,31 @@ def _check(files: ModelFiles, lora, adapter, quantization, dtype) -> DecoderConf
         raise InputError(f"student.dtype={dtype!r} is not supported; choose from {', '.join(DTYPES)}")
     if lora is not None and adapter is not None:
         raise InputError("give either lora (a fresh adapter) or adapter (one from disk), not both")
-    config = decoder_config(read_config(files), files.source)
+    config, weights = decoder_config(read_config(files), files.source), open_weights(files)
+    if config.num_hidden_layers > len(weights):
+        raise InputError(
+            f"{files.source}: config.json says num_hidden_layers={config.num_hidden_layers}, of only {len(weights)} tensors"
+        )
     if lora is not None:
         lora.check(config.num_hidden_layers)
     else:
         lora = adapters.read_lora_config(Path(adapter)) if adapter is not None else None
     _, _, base = _split(config, lora, jnp.dtype(dtype), quantization)
-    check_names(base, open_weights(files), config.num_hidden_layers, files.source)
+    check_names(base, weights, config.num_hidden_layers, files.source)
     return config
 
 
 def _split(
     config: DecoderConfig, lora: LoraConfig | None, dtype, quantization: str | None
 ) -> tuple[nnx.GraphDef, dict, dict]:
-    """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made."""
+    """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made.
+
+    Raises:
+        InputError: an adapter of a rank that would take memory and give nothing.
+    """
+    ranks = [plan.rank for plan in lora.plans(config.num_hidden_layers).values()] if lora else [0]
+    if max(ranks) > config.hidden_size:
+        raise InputError(f"lora: the rank {max(ranks)} is above the model's hidden size {config.hidden_size}; lower it")
     decoder = nnx.eval_shape(lambda: Decoder(config, dtype, lora, quantization))
     graph, adapter, base = nnx.split(decoder, LoRAParam, BaseParam)
     return graph, nnx.to_pure_dict(adapter), nnx.to_pure_dict(base)

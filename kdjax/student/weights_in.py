@@ -1,6 +1,7 @@
 """Weights from disk into the decoder's stacked arrays. The module tree has Hugging Face's names, so the map is the path itself."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import jax
 import numpy as np
@@ -69,9 +70,12 @@ def load_base(abstract: dict, weights: Weights, layers: int, dtype, where: str, 
             method, shape = method_of(leaf), shape_of(leaf)[1:]
             parts = [quantize(read(name, shape), method) for name in names]
             return {part: place((*path, part), np.stack([layer[part] for layer in parts])) for part in leaf}
+        layered = path[0] == "layers"
+        tensors = (read(name, leaf.shape[layered:]) for name in names)
+        first = next(tensors)  # before there is room for all: a size in config.json may be absurd
         stacked = np.empty(leaf.shape, dtype)
-        for slot, name in zip(stacked if path[0] == "layers" else [stacked], names, strict=True):
-            slot[...] = read(name, slot.shape)
+        for slot, tensor in zip(stacked if layered else [stacked], chain([first], tensors), strict=True):
+            slot[...] = tensor
         return place(path, stacked)
 
     return jax.tree.map_with_path(fill, abstract, is_leaf=is_quantized)

@@ -31,7 +31,7 @@ def modules_of(adapter: dict) -> set[str]:
     [
         ({"r": 0}, r"lora\.r=0: the rank must be a whole number, at least 1"),
         ({"rank_pattern": {"q_proj": "x"}}, r"rank_pattern\['q_proj'\]='x': the rank must be a whole number"),
-        ({"alpha_pattern": {"q_proj": "x"}}, r"alpha of 'q_proj' must be a number"),
+        ({"alpha_pattern": {"q_proj": "x"}}, r"alpha of 'q_proj' must be a finite number"),
         ({"r": -4}, r"lora\.r=-4"),
         ({"lora_dropout": 1.0}, r"lora\.lora_dropout=1\.0: must be in \[0, 1\)"),
         ({"lora_dropout": -0.1}, r"lora\.lora_dropout=-0\.1"),

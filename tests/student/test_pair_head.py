@@ -111,10 +111,10 @@ def test_a_file_keeps_a_head_bit_for_bit(kinds, tmp_path):
 
 
 def test_a_file_that_is_no_head_of_this_student_is_refused(kinds, tmp_path):
-    with pytest.raises(InputError, match="not readable as a pair head"):
+    with pytest.raises(InputError, match="not a readable safetensors file"):
         load_pair_head(tmp_path, 2, 12)
     (tmp_path / PAIR_HEAD).write_bytes(b"torn")
-    with pytest.raises(InputError, match="not readable as a pair head"):
+    with pytest.raises(InputError, match="not a readable safetensors file"):
         load_pair_head(tmp_path, 2, 12)
     save_pair_head(tmp_path, fit_pair_head(*kinds))
     with pytest.raises(InputError, match=r"'center': \(2, 12\).*'center': \(2, 576\)"):
