@@ -78,7 +78,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         field, _, hint = inner.partition("\n")
         where = [arg for arg in argv if field.strip("'") in arg.partition("=")[0].split(".")]
         raise InputError(f"{' '.join(where)}: the config has no field {field}. {hint}".strip()) from error
-    except (OSError, TypeError, ValueError, flags.Error) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, flags.Error) as error:
         message, raised_inside, trace = str(error).strip().partition(f"{InputError.__name__}: ")
         raise InputError(trace if raised_inside else message) from error  # ml_collections shows its whole stack
     if flags.FLAGS["verbosity"].using_default_value:

@@ -1,6 +1,5 @@
 """One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not run again if they are there."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,7 +13,17 @@ from kdjax.decoding import StateReader
 from kdjax.errors import InputError
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.prompting import Example
-from kdjax.reporting import Progress, RunLog, headline, read_jsonl, results_table, write_json, write_jsonl, write_report
+from kdjax.reporting import (
+    Progress,
+    RunLog,
+    headline,
+    read_json,
+    read_jsonl,
+    results_table,
+    write_json,
+    write_jsonl,
+    write_report,
+)
 from kdjax.student import (
     PAIR_HEAD,
     Student,
@@ -30,7 +39,7 @@ from kdjax.study.distil import Cards, card_path, distil, nothing_found, without_
 from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import Chosen, Difficulty, choose
-from kdjax.study.scores import FROZEN, prediction_rows, results, scores
+from kdjax.study.scores import FROZEN, prediction_rows, read_predictions, results, scores
 from kdjax.study.settings import check, devices, train_settings
 from kdjax.study.telling import Questions, Teller, contexts, fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
@@ -243,7 +252,7 @@ class Cell:
             with stage(self.log, what):
                 rows = self._rows(answer, adapter, asked, label)
             write_jsonl(path, rows)
-        return read_jsonl(path)
+        return read_predictions(path, asked)
 
     def _untrained_answers(
         self,
@@ -356,6 +365,9 @@ def read_metrics(folder: Path) -> dict:
     """The metrics.json of a finished run."""
     path = folder / "metrics.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not readable ({error}); delete it, and the same command makes it again") from error
+        metrics = read_json(path)
+        if not all(isinstance(metrics.get(name), dict) for name in ("test", "domains")):
+            raise InputError(f"{path}: test or domains is missing")
+    except InputError as error:
+        raise InputError(f"{error}; delete it, and the same command makes it again") from error
+    return metrics

@@ -3,7 +3,6 @@
 It is read here, too, where a run or a shop goes on from it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator, StateReader
 from kdjax.errors import InputError
 from kdjax.prompting import INSTRUCTION, ProductForm
-from kdjax.reporting import read_jsonl, write_json, write_jsonl, write_text
+from kdjax.reporting import read_json, read_jsonl, write_json, write_jsonl, write_text
 from kdjax.student import PairHead, Student, load_pair_head, save_pair_head
 from kdjax.study.answering import judge
 from kdjax.study.telling import Shown, Teller
@@ -137,16 +136,12 @@ def trained_with(adapter: Path) -> dict:
         InputError: it is no such description, or one of an earlier version of kdjax.
     """
     path = adapter / "kdjax.json"
+    trained = read_json(path)
+    if "instruction" in trained and not {"products", "demonstrations"} <= trained.keys():
+        raise InputError(
+            f"{path}: the adapter is of an earlier version of kdjax, which told sessions otherwise; train it again"
+        )
     try:
-        trained = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(trained, dict)
-            and "instruction" in trained
-            and not {"products", "demonstrations"} <= trained.keys()
-        ):
-            raise InputError(
-                f"{path}: the adapter is of an earlier version of kdjax, which told sessions otherwise; train it again"
-            )
         products = trained["products"]
         return {
             "base": dict(trained["base"]),
@@ -162,7 +157,7 @@ def trained_with(adapter: Path) -> dict:
         }
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain
 from kdjax.knowledge import sample_sessions
-from kdjax.reporting import RunLog, write_json
+from kdjax.reporting import RunLog, read_json, write_json
 from kdjax.study.settings import USES
 from kdjax.study.workdir import stage
 
@@ -57,7 +57,7 @@ def _difficulty(config, domains, folder, shared, measure, log) -> Difficulty:
         places.append(shared / f"difficulty-{key}.json")
     known = next((place for place in places if place.is_file()), None)
     if known:
-        measured = json.loads(known.read_text(encoding="utf-8"))
+        measured = read_json(known)
     else:
         with stage(log, "difficulty"):
             measured = measure()

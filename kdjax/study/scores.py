@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 
 from kdjax.data import Domain, Session
 from kdjax.decoding import Completion
+from kdjax.errors import InputError
 from kdjax.evaluation import (
     KINDS,
     TRAINED,
@@ -19,6 +22,7 @@ from kdjax.evaluation import (
     session_counts,
 )
 from kdjax.prompting import parse_answer
+from kdjax.reporting import read_jsonl
 from kdjax.study.examples import spread
 from kdjax.study.telling import Questions
 
@@ -49,6 +53,27 @@ def prediction_row(domain: str, session: Session, text: str, prompt_tokens: int,
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
     }
+
+
+def read_predictions(path: Path, questions: Questions) -> list[dict]:
+    """The prediction rows of a file that `prediction_rows` made of these questions.
+
+    Raises:
+        InputError: a row is missing, or is not what its text says; names the line.
+    """
+    rows, asked = read_jsonl(path), zip(questions.domains, questions.sessions, strict=True)
+    for line, (row, told) in enumerate(zip_longest(rows, asked), start=1):
+        if not row or not told or not _is_row(row, *told):
+            raise InputError(
+                f"{path}, line {line}: not the answer that this run has for a test session there; delete the file, and the same "
+                "command makes it again"
+            )
+    return rows
+
+
+def _is_row(row: Mapping, domain: str, session: Session) -> bool:
+    text, *tokens = (row.get(name) for name in ("text", "prompt_tokens", "completion_tokens"))
+    return isinstance(text, str) and row == prediction_row(domain, session, text, *tokens)
 
 
 def scores(rows: Sequence[Mapping]) -> dict:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +21,8 @@ from kdjax.training import KINDS, Parallel, TrainSettings
 TEACHERS = ("hf", "http", "annotations", "replay")
 ANSWERS = ("text", "pairs")
 USES = ("knowledge", "training")  # what a sample of the training sessions is for
+MOST = 2**31 - 1  # a whole number that JAX holds in 32 bits
+MOST_EPOCHS = 1000  # every epoch is told before the first one begins
 STRATEGIES = ("random", "length", "diversity")  # of sessions that a teacher is asked about
 
 
@@ -35,6 +36,8 @@ def default_workdir(config: ConfigDict) -> str:
 
     A study's cells and seeds do not count, since each of its runs has a folder of its own: more of them go on where the others are.
     """
+    if not re.fullmatch(r"[^/\0]+", config.name):
+        raise InputError(f"config.name={config.name!r} cannot be part of a folder's name; name the run otherwise")
     if "study" in config:
         config = config.copy_and_resolve_references()
         config.unlock()
@@ -113,10 +116,11 @@ def check(config: ConfigDict) -> None:
     }
     for lowest, fields in at_least.items():
         for field in fields:
-            if not lowest <= _at(config, field) < math.inf:
-                raise InputError(f"config.{field}={_at(config, field)} must be at least {lowest}")
-    if not math.isfinite(config.lora.lora_alpha):
-        raise InputError(f"config.lora.lora_alpha={config.lora.lora_alpha} must be a finite number")
+            value, most = _at(config, field), MOST_EPOCHS if field == "train.epochs" else MOST
+            if not lowest <= value <= most:
+                raise InputError(f"config.{field}={value} must be at least {lowest}, and at most {most}")
+    if config.lora.lora_alpha < 0:
+        raise InputError(f"config.lora.lora_alpha={config.lora.lora_alpha} must be above 0")
     if config.train.warmup_ratio > 1:
         raise InputError(
             f"config.train.warmup_ratio={config.train.warmup_ratio} must be at most 1, a share of the steps"

@@ -1,6 +1,7 @@
 """The folder of a run: it belongs to one config, and re-running the same command continues what is unfinished in it."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain
 from kdjax.errors import InputError
-from kdjax.reporting import RunLog, is_leftover, read_jsonl, write_json
+from kdjax.reporting import RunLog, is_leftover, read_json, read_jsonl, write_json
 from kdjax.study.settings import config_hash, differences
 
 PACKAGES = (
@@ -38,29 +39,33 @@ def check_workdir(workdir: Path, config: ConfigDict, domains: Mapping[str, Domai
         InputError: the folder belongs to another config or to other data; the differing fields are named. Or it holds files
             but no config.json, or is a file.
     """
-    if (workdir / "config.json").is_file():
+    if os.path.isfile(workdir / "config.json"):
         recorded, now = record(workdir), _identity(config, domains)
         changed = differences({name: recorded[name] for name in now}, now)
         if changed:
             raise InputError(
                 f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir"
             )
-    elif workdir.exists() and not workdir.is_dir():
+    elif os.path.exists(workdir) and not workdir.is_dir():
         raise InputError(f"{workdir} is a file; choose another --workdir")
-    elif workdir.is_dir() and any(not is_leftover(path) for path in workdir.iterdir()):
+    elif os.path.isdir(workdir) and any(not is_leftover(path) for path in workdir.iterdir()):
         raise InputError(
             f"{workdir} is not empty and has no config.json, so it is not a run of kdjax; choose another --workdir"
         )
 
 
 def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
-    """Write config.json on the first run (after `check_workdir`)."""
+    """Write config.json on the first run (after `check_workdir`). InputError if nothing can be written there."""
     path = workdir / "config.json"
-    if not path.is_file():
-        versions = {name: version(name) for name in PACKAGES}
+    if os.path.isfile(path):
+        return
+    versions = {name: version(name) for name in PACKAGES}
+    try:
         write_json(
             path, _identity(config, domains) | {"hash": config_hash(config), "versions": versions, "devices": []}
         )
+    except (OSError, ValueError) as error:  # the latter: a zero byte in the name
+        raise InputError(f"{workdir}: cannot be written ({error}); choose another --workdir") from error
 
 
 def _identity(config: ConfigDict, domains: Mapping[str, Domain]) -> dict:
@@ -82,11 +87,11 @@ def record(workdir: Path) -> dict:
     """What `claim` wrote: config, hash, versions, devices, data. InputError if it is not that."""
     path = workdir / "config.json"
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
+        recorded = read_json(path)
         if not {"config", "data"} <= recorded.keys():
-            raise ValueError("config or data is missing")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a run's config.json ({error}); choose another --workdir") from error
+            raise InputError(f"{path}: config or data is missing")
+    except InputError as error:
+        raise InputError(f"{error}; this is not the config.json of a run, choose another --workdir") from error
     return recorded
 
 
