@@ -64,7 +64,7 @@ class Student:
 
     def load_adapter(self, folder: str | Path) -> None:
         """Replace the adapter by one on disk, in PEFT's format; its rank and targets replace this student's."""
-        lora = adapters.read_lora_config(Path(folder))
+        lora = _read_lora(Path(folder), self.config)
         dtype = self.base["norm"]["weight"].dtype
         graph, abstract, _ = _split(self.config, lora, dtype, self.quantization)
         adapter = adapters.load_adapter(Path(folder), abstract, lora)
@@ -100,9 +100,9 @@ def load_student(
     files = resolve(source)
     config = _check(files, lora, adapter, quantization, dtype)
     tokenizer = load_tokenizer(files)
-    if (ids := tokenizer.highest_id + 1) > config.vocab_size:
+    if (highest := tokenizer.highest_id) >= config.vocab_size:
         raise InputError(
-            f"{source}: the tokenizer has ids up to {ids - 1}, and config.json vocab_size={config.vocab_size}"
+            f"{source}: the tokenizer has ids up to {highest}, and config.json vocab_size={config.vocab_size}"
         )
     graph, abstract_adapter, abstract_base = _split(config, lora, jnp.dtype(dtype), quantization)
     base = load_base(abstract_base, open_weights(files), config.num_hidden_layers, jnp.dtype(dtype), source, place)
@@ -141,24 +141,34 @@ def _check(files: ModelFiles, lora, adapter, quantization, dtype) -> DecoderConf
         )
     if lora is not None:
         lora.check(config.num_hidden_layers)
-    else:
-        lora = adapters.read_lora_config(Path(adapter)) if adapter is not None else None
+        _check_ranks(lora, config)
+    elif adapter is not None:
+        lora = _read_lora(Path(adapter), config)
     _, _, base = _split(config, lora, jnp.dtype(dtype), quantization)
     check_names(base, weights, config.num_hidden_layers, files.source)
     return config
 
 
+def _read_lora(folder: Path, config: DecoderConfig) -> LoraConfig:
+    lora = adapters.read_lora_config(folder)
+    try:
+        _check_ranks(lora, config)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+    return lora
+
+
+def _check_ranks(lora: LoraConfig, config: DecoderConfig) -> None:
+    """No update of a linear map has a higher rank than its smaller side, which is at most the hidden size."""
+    rank = max(plan.rank for plan in lora.plans(config.num_hidden_layers).values())
+    if rank > config.hidden_size:
+        raise InputError(f"lora: the rank {rank} is above the model's hidden size {config.hidden_size}; lower it")
+
+
 def _split(
     config: DecoderConfig, lora: LoraConfig | None, dtype, quantization: str | None
 ) -> tuple[nnx.GraphDef, dict, dict]:
-    """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made.
-
-    Raises:
-        InputError: an adapter of a rank that would take memory and give nothing.
-    """
-    ranks = [plan.rank for plan in lora.plans(config.num_hidden_layers).values()] if lora else [0]
-    if max(ranks) > config.hidden_size:
-        raise InputError(f"lora: the rank {max(ranks)} is above the model's hidden size {config.hidden_size}; lower it")
+    """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made."""
     decoder = nnx.eval_shape(lambda: Decoder(config, dtype, lora, quantization))
     graph, adapter, base = nnx.split(decoder, LoRAParam, BaseParam)
     return graph, nnx.to_pure_dict(adapter), nnx.to_pure_dict(base)

@@ -1,0 +1,161 @@
+"""Data files that are damaged, of another kind or hostile: the error names the file, the row and the field.
+
+What a single row can have wrong is in tests/data.
+"""
+
+import json
+
+from listed import each
+
+from kdjax.data import load_domain, load_new_sessions
+
+CSV = {
+    "session_item.csv": "session ID,item ID\n1,a\n1,b\n1,c\n2,a\n2,c\n",
+    "session_bundle.csv": "session ID,bundle ID\n1,10\n2,20\n",
+    "bundle_item.csv": "bundle ID,item ID\n10,a\n10,b\n20,a\n20,c\n",
+    "bundle_intent.csv": "bundle ID,intent\n10,tea\n20,walk\n",
+    "item_titles.csv": "item ID,titles\na,Kettle\nb,Cups\nc,Boots\n",
+    "item_categories.csv": "item ID,categories\na,[[Home]]\nb,[[Home]]\nc,[[Shoes]]\n",
+    "user_session.csv": "user ID,session ID\nu,1\nv,2\n",
+}
+JSONL = {
+    "items.jsonl": '{"id": "a", "title": "Kettle"}\n{"id": "b", "title": "Cups"}\n{"id": "c", "title": "Boots"}\n',
+    "sessions.jsonl": '{"id": "1", "items": ["a", "b"], "bundles": [["a", "b"]]}\n{"id": "2", "items": ["a", "c"]}\n',
+}
+
+
+def swap(old, new):
+    """The change that puts `new` where `old` is."""
+    return lambda data: data.replace(old, new)
+
+
+def add(more):
+    return lambda data: data + more
+
+
+def only(content):
+    return lambda data: content
+
+
+def encoded(encoding):
+    return lambda data: data.decode().encode(encoding)
+
+
+DIRECTORY, LOOP = object(), object()  # what may stand in a file's place
+TITLES, SESSION_ITEM, BUNDLE_ITEM = "item_titles.csv", "session_item.csv", "bundle_item.csv"
+
+# what is wrong: (file, what is done to its bytes, what the error says behind the file's name, and besides)
+BAD_CSV = {
+    "only its header": (BUNDLE_ITEM, only(b"bundle ID,item ID\n"), "", "row 2: the bundle 10 has no items in"),
+    "nothing at all": (BUNDLE_ITEM, only(b""), ": the file is empty; its header should be bundle ID,item ID"),
+    "cut off in a row": (SESSION_ITEM, lambda data: data[:-3], ", row 6: 1 columns where the header has 2"),
+    "semicolons": (SESSION_ITEM, swap(b",", b";"), ", row 1: there is no column 'session ID'"),
+    "tabs": (TITLES, swap(b",", b"\t"), ", row 1: there is no column 'item ID'"),
+    "Latin-1": (TITLES, swap(b"Cups", b"Caf\xe9"), ", row 3: the file is not UTF-8", "convert it"),
+    "UTF-16": (TITLES, encoded("utf-16"), ", row 1: a zero byte", "convert it to UTF-8"),
+    "UTF-16 without a mark": (TITLES, encoded("utf-16-le"), ", row 1: a zero byte", "convert it to UTF-8"),
+    "a zero byte in an id": (SESSION_ITEM, swap(b"1,b", b"1,b\0"), ", row 3: a zero byte"),
+    "zeros of a full disk": ("bundle_intent.csv", add(bytes(512)), ", row 4: a zero byte"),
+    "compressed": (TITLES, only(b"\x1f\x8b\x08\x08\xa7"), ", row 1: the file is not UTF-8"),
+    "a web page": (TITLES, only(b"<!DOCTYPE html>\n<title>404</title>\n"), ", row 1: there is no column 'item ID'"),
+    "a field of a megabyte": (TITLES, add(b"d," + b"x" * 10**6), ", row 5: the row is broken", "field limit"),
+    "a quote that never ends": (TITLES, swap(b"Cups", b'"Cups'), ", row 3: the row is broken", "unbalanced quote"),
+    "a column twice": (BUNDLE_ITEM, swap(b"bundle ID", b"item ID,bundle ID"), ", row 1", "'item ID' is there more"),
+    "an item twice": (TITLES, add(b"a,Pot\n"), ", row 5: the item ID a is a duplicate of row 2"),
+    "an absent product in a bundle": (BUNDLE_ITEM, swap(b"10,b", b"10,z"), ", row 3: the item z of bundle 10 is"),
+    "an absent product in a session": (SESSION_ITEM, swap(b"1,c", b"1,z"), ", row 4: the item z has no row in"),
+    "a session of two users": ("user_session.csv", add(b"v,1\n"), ", row 4: the session 1 is a duplicate: user u"),
+    "a folder in its place": (TITLES, DIRECTORY, ": the file cannot be read (Is a directory)"),
+    "a link to itself": (TITLES, LOOP, ": the file cannot be read"),
+}
+ITEMS, SESSIONS = "items.jsonl", "sessions.jsonl"
+BUNDLES = b'[["a", "b"]]'
+BAD_JSONL = {
+    "nothing at all": (ITEMS, only(b""), ": the file has no rows; a row is a JSON object with id, title"),
+    "one array": (SESSIONS, only(b'[{"id": "1", "items": ["a", "b"]}]'), ", line 1: a row must be a JSON object"),
+    "an object over many lines": (SESSIONS, swap(b", ", b",\n"), ", line 1: this is not JSON"),
+    "two objects in a line": (SESSIONS, swap(b"\n", b""), ", line 1: this is not JSON (Extra data"),
+    "cut off": (ITEMS, lambda data: data[:-9], ", line 3: this is not JSON"),
+    "CSV": (ITEMS, only(b"id,title\na,Kettle\n"), ", line 1: this is not JSON"),
+    "Python": (ITEMS, swap(b'"', b"'"), ", line 1: this is not JSON"),
+    "Latin-1": (ITEMS, swap(b"Cups", b"Caf\xe9"), ", row 2: the file is not UTF-8"),
+    "UTF-16": (ITEMS, encoded("utf-16"), ", row 1: a zero byte"),
+    "NaN for an id": (SESSIONS, swap(b'"1"', b"NaN"), ", line 1, field 'id': NaN is not a text"),
+    "Infinity for a title": (ITEMS, swap(b'"Cups"', b"Infinity"), ", line 2, field 'title': Infinity is not a text"),
+    "true for an id": (ITEMS, swap(b'"a"', b"true"), ", line 1, field 'id': true is not a text"),
+    "an object for a list": (SESSIONS, swap(b'["a", "c"]', b'{"a": 1}'), ", line 2, field 'items'", "is not a list"),
+    "numbers for ids": (SESSIONS, swap(BUNDLES, b"[[0, 1]]"), ", line 1, field 'bundles': 0 is not a text"),
+    "no item of the session": (SESSIONS, swap(BUNDLES, b'[["a", "c"]]'), ", line 1, field 'bundles'", "'c', which"),
+    "a bundle not in a list": (SESSIONS, swap(BUNDLES, b'["a", "b"]'), ", line 1, field 'bundles'", "is not a list"),
+    "a session twice": (SESSIONS, lambda data: data * 2, ", line 3, field 'id': '1' is a duplicate of line 1"),
+    "a field twice": (ITEMS, swap(b'"title"', b'"id": "a", "title"'), ", line 1", "the field 'id' is there twice"),
+    "100 000 lists in lists": (ITEMS, add(b"[" * 10**5 + b"]" * 10**5), ", line 4: this row cannot be read"),
+    "100 000 objects in objects": (ITEMS, add(b'{"a":' * 10**5), ", line 4: this row cannot be read"),
+    "a number of 10 000 digits": (ITEMS, add(b'{"id":' + b"9" * 10**4 + b"}"), ", line 4: this row cannot be read"),
+    "half a character": (ITEMS, swap(b"Cups", rb"\ud83d"), ", line 2, field 'title'", "surrogate"),
+    "an absent item": (SESSIONS, swap(b'"c"', b'"z"'), ", line 2, field 'items'", "'z', which is not among"),
+    "no bundle": (SESSIONS, swap(BUNDLES, b"[]"), ": no session has a bundle; give 'bundles'"),
+    "a folder in its place": (ITEMS, DIRECTORY, ": the file cannot be read (Is a directory)"),
+}
+
+
+def spoil(path, change) -> None:
+    if change in (DIRECTORY, LOOP):
+        path.unlink()
+        path.mkdir() if change is DIRECTORY else path.symlink_to(path)
+    else:
+        data = path.read_bytes()
+        assert change(data) != data
+        path.write_bytes(change(data))
+
+
+def is_refused(source, files, name, change, words, tmp_path, refused):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for file, text in files.items():
+        (folder / file).write_text(text)
+    load_domain(source, str(tmp_path), "shop")  # it is whole
+    spoil(folder / name, change)
+    refused(lambda: load_domain(source, str(tmp_path), "shop"), name + words[0], *words[1:])
+
+
+@each("name, change", BAD_CSV)
+def test_a_file_of_bundlerec(name, change, words, tmp_path, refused):
+    is_refused("bundlerec", CSV, name, change, words, tmp_path, refused)
+
+
+@each("name, change", BAD_JSONL)
+def test_a_file_of_json_lines(name, change, words, tmp_path, refused):
+    is_refused("jsonl", JSONL, name, change, words, tmp_path, refused)
+
+
+SHOP = [{"id": f"i{n}", "title": f"Product {n}"} for n in range(12)]
+NEW = [{"id": "s1", "items": ["i1", "i2"]}]
+
+# what is wrong: (the rows of sessions_file, the rows of items_file, what the error says)
+BAD_NEW = {
+    "no session": ([], SHOP, "sessions.jsonl: the file has no rows"),
+    "no product at all": (NEW, [], "items.jsonl: the file has no rows"),
+    "a session of nothing": ([{"id": "s1", "items": []}], SHOP, "line 1, field 'items': a session has 0 items"),
+    "a session of one product": ([{"id": "s1", "items": ["i1"]}], SHOP, "a session has 1 items; it needs two or more"),
+    "a product twice": ([{"id": "s1", "items": ["i1", "i1"]}], SHOP, "names the item 'i1' more than once"),
+    "an unknown product": ([{"id": "s1", "items": ["i1", "i99"]}], SHOP, "line 1, field 'items'", "'i99'"),
+    "a session twice": (NEW * 2, SHOP, "sessions.jsonl, line 2, field 'id': 's1' is a duplicate of line 1"),
+    "an item twice": (NEW, SHOP * 2, "items.jsonl, line 13, field 'id': 'i0' is a duplicate of line 1"),
+    "the two files exchanged": (SHOP, NEW, "items.jsonl, line 1, field 'items': is not a field of this file"),
+    "text for items": ([{"id": "s1", "items": "i1,i2"}], SHOP, "line 1, field 'items'", "is not a list"),
+}
+
+
+@each("sessions, items", BAD_NEW)
+def test_new_sessions(sessions, items, words, tmp_path, refused):
+    paths = tmp_path / "sessions.jsonl", tmp_path / "items.jsonl"
+    for path, told in zip(paths, (sessions, items), strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in told))
+    refused(lambda: load_new_sessions(*paths), *words)
+
+
+def test_more_products_than_the_paper_has_are_fine(tmp_path):
+    for name, told in (("sessions", [{"id": "s1", "items": [row["id"] for row in SHOP]}]), ("items", SHOP)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    assert len(load_new_sessions(tmp_path / "sessions.jsonl", tmp_path / "items.jsonl")[0]) == 12
