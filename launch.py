@@ -90,5 +90,5 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore", "the load_module")  # ml_collections loads the config file in the old way
     try:
         app.run(main, flags_parser=parse_flags)
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:  # the latter: a loss that is not finite
         sys.exit(f"error: {error}")

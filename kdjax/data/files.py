@@ -33,8 +33,8 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: the file is missing") from None
-    except OSError as error:
-        raise InputError(f"{path}: the file cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # the latter: a zero byte in its name
+        raise InputError(f"{path}: the file cannot be read ({getattr(error, 'strerror', error)})") from error
     if b"\0" in data:
         row = data[: data.index(b"\0")].count(b"\n") + 1
         raise InputError(f"{path}, row {row}: a zero byte; the file is damaged, or UTF-16, then convert it to UTF-8")

@@ -347,6 +347,7 @@ def shown_if_finished(config: ConfigDict, folder: Path) -> bool:
     """Whether the run in `folder` is finished; if so its table is said."""
     if not (folder / "metrics.json").is_file():
         return False
+    read_metrics(folder)  # or an error, before anything is written to its log
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}, finished")
         show(folder, log)

@@ -1,7 +1,6 @@
 """The folder of a run: it belongs to one config, and re-running the same command continues what is unfinished in it."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,16 +38,20 @@ def check_workdir(workdir: Path, config: ConfigDict, domains: Mapping[str, Domai
         InputError: the folder belongs to another config or to other data; the differing fields are named. Or it holds files
             but no config.json, or is a file.
     """
-    if os.path.isfile(workdir / "config.json"):
+    try:
+        begun = (workdir / "config.json").is_file()
+    except OSError as error:  # a name that no file system takes
+        raise InputError(f"{workdir}: cannot be a folder ({error.strerror}); choose another --workdir") from error
+    if begun:
         recorded, now = record(workdir), _identity(config, domains)
         changed = differences({name: recorded[name] for name in now}, now)
         if changed:
             raise InputError(
                 f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir"
             )
-    elif os.path.exists(workdir) and not workdir.is_dir():
+    elif workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir} is a file; choose another --workdir")
-    elif os.path.isdir(workdir) and any(not is_leftover(path) for path in workdir.iterdir()):
+    elif workdir.is_dir() and any(not is_leftover(path) for path in workdir.iterdir()):
         raise InputError(
             f"{workdir} is not empty and has no config.json, so it is not a run of kdjax; choose another --workdir"
         )
@@ -57,7 +60,7 @@ def check_workdir(workdir: Path, config: ConfigDict, domains: Mapping[str, Domai
 def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
     """Write config.json on the first run (after `check_workdir`). InputError if nothing can be written there."""
     path = workdir / "config.json"
-    if os.path.isfile(path):
+    if path.is_file():
         return
     versions = {name: version(name) for name in PACKAGES}
     try:

@@ -4,9 +4,11 @@ import json
 from itertools import combinations, product
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from kdjax.decoding.language import DONE, AfterMarker, ItemsLanguage, JsonLanguage
-from kdjax.prompting import ANSWER_MARKER, answer_text
+from kdjax.prompting import ANSWER_MARKER, answer_text, parse_answer
 
 
 def accepts(language, text: bytes) -> bool:
@@ -53,6 +55,33 @@ def test_items_are_ascending_distinct_in_range_and_two_or_more(n_items, longest)
         bundle for size in sizes for bundle in combinations(numbers, size) if len(compact(bundle)) <= longest - 2
     ]
     assert spelt(ItemsLanguage(n_items), b"[],0123456789 ", longest) == answers(bundles, longest)
+
+
+@st.composite
+def nearly_answers(draw):
+    """A number of products, and an answer about them of which a few characters may have been changed, taken out or put in."""
+    n_items = draw(st.integers(2, 120))
+    bundles = st.lists(st.lists(st.integers(0, n_items), min_size=1, max_size=4), min_size=1, max_size=3)
+    text = compact([[item + 1 for item in bundle] for bundle in draw(bundles)])
+    if draw(st.booleans()):
+        text = compact([sorted(set(bundle)) for bundle in json.loads(text)])
+    for _ in range(draw(st.integers(0, 2))):
+        at, new = draw(st.integers(0, len(text))), draw(st.sampled_from(["", *"[],0123456789 "]))
+        text = text[:at] + new + text[at + draw(st.integers(0, 1)) :]
+    return n_items, text
+
+
+@given(nearly_answers())
+@example((12, "[[1,3],[2,12]]"))
+@example((12, "[[1,3],[2,13]]"))
+@example((12, "[[01,3]]"))
+def test_the_automaton_accepts_what_the_parser_calls_valid_in_its_one_spelling(given_answer):
+    n_items, text = given_answer
+    answer = parse_answer(text, n_items)
+    ascending = all(list(bundle) == sorted(bundle) for bundle in answer.bundles)
+    expected = answer.valid and ascending and text == compact(answer.bundles)
+    assert accepts(ItemsLanguage(n_items), text.encode()) == expected
+    assert not accepts(ItemsLanguage(n_items), text.encode()) or accepts(JsonLanguage(), text.encode())
 
 
 def test_one_product_makes_no_bundle():

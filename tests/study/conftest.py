@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+WATCH = Path(__file__).resolve().parent / "watch"
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +18,20 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def launch(cache):
+def watched(tmp_path_factory) -> Path:
+    """What all runs of this test session did behind one's back, a line each; see watch/sitecustomize.py."""
+    return tmp_path_factory.mktemp("watched") / "events.txt"
+
+
+@pytest.fixture(scope="session")
+def launch(cache, watched):
     """launch(config, *flags) → the finished process; `start=True` gives it running."""
 
     def launch(config: str, *flags: str, start: bool = False):
         command = [sys.executable, "launch.py", f"--config=configs/{config}", *flags]
-        env = os.environ | {"KDJAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+        path = os.pathsep.join(filter(None, [str(WATCH), os.environ.get("PYTHONPATH")]))
+        env = os.environ | {"PYTHONPATH": path, "KDJAX_WATCHED": str(watched)}
+        env |= {"KDJAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
         if start:
             return subprocess.Popen(
                 command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -63,6 +63,26 @@ def test_the_answers_are_valid_under_the_items_constraint(finished):
     assert all(row["valid"] for row in rows(workdir / "predictions.jsonl"))
 
 
+def test_nothing_is_sent_and_nothing_unpickled(finished, watched):
+    """Of the processes of a run; `lscpu` is scikit-learn's, which counts the cores."""
+    events = watched.read_text().splitlines()
+    assert "began" in events
+    assert {event for event in events if event != "began"} <= {
+        "subprocess.Popen lscpu",
+        f"subprocess.Popen {sys.executable}",
+    }
+
+
+def test_the_watch_hears(tmp_path):
+    """Names looked up and pickles read, in a process like those above."""
+    code = "import pathlib, pickle, socket; socket.getaddrinfo('localhost', 80); pickle.loads(pickle.dumps(pathlib.Path()))"
+    path = os.pathsep.join([str(Path(__file__).with_name("watch")), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path, "KDJAX_WATCHED": str(tmp_path / "events.txt")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    events = (tmp_path / "events.txt").read_text().splitlines()
+    assert events[0] == "began" and {"socket.getaddrinfo localhost", "pickle.find_class pathlib"} <= set(events)
+
+
 def test_running_it_again_does_nothing_and_shows_the_table(finished, launch):
     workdir, _ = finished
     before = {
@@ -208,8 +228,27 @@ def test_bad_input_is_an_error_before_any_work(launch, tmp_path, flags, message)
     assert not workdir.exists()
 
 
+def test_a_loss_that_is_not_finite_stops_the_run(launch, tmp_path):
+    """The checkpoint before it stays, and a run that was put right is another one."""
+    workdir, flags = tmp_path / "run", ["--config.train.checkpoint_every=1"]
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags, "--config.train.learning_rate=1e9")
+    last = process.stderr.strip().splitlines()[-1]
+    assert process.returncode and re.match(r"error: step 2: loss .*; sessions: demo/d\d+(, demo/d\d+){7}", last), last
+    assert "Traceback" not in process.stderr and not (workdir / "metrics.json").exists()
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags)
+    assert process.returncode and "train.learning_rate: 1000000000.0 → 0.0005" in process.stderr
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
+
+
 @pytest.mark.parametrize(
-    "config, message", [("sft_rule.py", "No such file"), ("sft_text.py:smok", "no version 'smok'")]
+    "config, message",
+    [
+        ("sft_rule.py", "No such file"),
+        ("sft_text.py:smok", "no version 'smok'"),
+        ("../README.md", "README.md, line"),
+        ("", "Is a directory"),
+    ],
 )
 def test_a_config_that_is_not_there(launch, tmp_path, config, message):
     process = launch(config, f"--workdir={tmp_path / 'run'}")

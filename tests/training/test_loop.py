@@ -272,6 +272,26 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_sessions(student, tmp_
     )
 
 
+def test_a_loss_that_was_not_finite_once_leaves_no_trace(student, whole, tmp_path, monkeypatch):
+    """As of a machine that failed: the next run goes on from the checkpoint before, and ends bit for bit the same."""
+    training, calls = Training(student, EPOCHS, SETTINGS, tmp_path), []
+    step = training._trainer.step
+
+    def fails_at_the_fifth(*args):
+        calls.append(args)
+        state, metrics = step(*args)
+        return state, metrics | {"loss": float("nan")} if len(calls) == 5 else metrics
+
+    monkeypatch.setattr(training._trainer, "step", fails_at_the_fifth)
+    with pytest.raises(FloatingPointError, match=r"^step 5: loss nan"):
+        training.run()
+    starts = []
+    again = Training(student, EPOCHS, SETTINGS, tmp_path, on_start=lambda batches, step: starts.append(step))
+    assert_equal(again.run(), whole.best)
+    assert starts == [4]  # checkpoints every 2 steps and at the end of epochs: 2, 3, 4
+    assert_as_if_nothing_had_happened(again, whole)
+
+
 def test_no_examples_are_an_error(student, tmp_path):
     for nothing in ([], [[], []]):
         with pytest.raises(InputError, match="no training examples"):
