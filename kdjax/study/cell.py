@@ -271,7 +271,7 @@ class Cell:
             common = self.shared / f"answers-{key}.jsonl"
             if common.is_file() and not path.is_file():
                 self.log.say(f"{label}: as in an earlier run")
-                write_jsonl(path, read_jsonl(common))
+                write_jsonl(path, read_predictions(common, asked))
         rows = self._answers(answer, untrained, asked, name, what, label)
         if common and not common.is_file():
             write_jsonl(common, rows)

@@ -21,7 +21,7 @@ from kdjax.training import KINDS, Parallel, TrainSettings
 TEACHERS = ("hf", "http", "annotations", "replay")
 ANSWERS = ("text", "pairs")
 USES = ("knowledge", "training")  # what a sample of the training sessions is for
-MOST = 2**31 - 1  # a whole number that JAX holds in 32 bits
+MOST = 2**31 - 1  # of any number: what JAX holds in 32 bits
 MOST_EPOCHS = 1000  # every epoch is told before the first one begins
 STRATEGIES = ("random", "length", "diversity")  # of sessions that a teacher is asked about
 
@@ -35,6 +35,9 @@ def default_workdir(config: ConfigDict) -> str:
     """runs/<config name>-<first 8 of the hash>: another config is another folder.
 
     A study's cells and seeds do not count, since each of its runs has a folder of its own: more of them go on where the others are.
+
+    Raises:
+        InputError: the config's name would lead to another folder.
     """
     if not re.fullmatch(r"[^/\0]+", config.name):
         raise InputError(f"config.name={config.name!r} cannot be part of a folder's name; name the run otherwise")

@@ -63,10 +63,9 @@ def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> N
     if path.is_file():
         return
     versions = {name: version(name) for name in PACKAGES}
+    told = _identity(config, domains) | {"hash": config_hash(config), "versions": versions, "devices": []}
     try:
-        write_json(
-            path, _identity(config, domains) | {"hash": config_hash(config), "versions": versions, "devices": []}
-        )
+        write_json(path, told)
     except (OSError, ValueError) as error:  # the latter: a zero byte in the name
         raise InputError(f"{workdir}: cannot be written ({error}); choose another --workdir") from error
 
