@@ -88,7 +88,6 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
     family, config = FAMILIES[architecture], _checked(config, where)
     if config.get("hidden_act", "silu") != "silu":
         raise InputError(f"{where}: hidden_act={config['hidden_act']!r} is not supported, only 'silu'")
-
     if config.get("quantization_config"):
         raise InputError(
             f"{where}: quantization_config: weights stored quantised are not read; take the model as it was before"

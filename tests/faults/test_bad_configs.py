@@ -65,6 +65,8 @@ FIELDS = {
     "several orders of one written answer": ({"eval.orders": 2}, "config.eval.orders=2", "only with"),
     "an answer longer than the model reads": ({"eval.max_new_tokens": 10**6}, "exceed the student's 4096 positions"),
     "an answer too short for any": ({"eval.max_new_tokens": 3}, "the shortest answer takes"),
+    "a base that is cut, and whole on each device": ({"mesh.fsdp": 2}, "config.mesh cuts the base only with"),
+    "devices of half a base": ({"parallel": "mesh", "mesh.tensor": 0}, "config.mesh.tensor=0 must be at least 1"),
     "an unknown constraint": ({"eval.constraint": "regex"}, "config.eval.constraint='regex'", "choose from none, json"),
     "no model": ({"student.source": ""}, "model source ''"),
     "a model with a zero byte": ({"student.source": "a\0b"}, r"model source 'a\x00b'"),
