@@ -1,5 +1,6 @@
 """The one entry point: `python launch.py --config=configs/sft_rules.py [--workdir=DIR] [--config.FIELD=VALUE …]`."""
 
+import errno
 import sys
 import warnings
 
@@ -22,6 +23,7 @@ JOBS = {
     "probe": probe,
     "benchmark": benchmark,
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 SHARED = ("run", "study")  # jobs that several processes can do together
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -92,3 +94,7 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse_flags)
     except (InputError, FloatingPointError) as error:  # the latter: a loss that is not finite
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        sys.exit(f"error: {error}; put that right, and the same command goes on from what is finished")

@@ -1,6 +1,7 @@
 """Tests run offline, on the CPU, and never write outside their temporary folder."""
 
 import os
+import subprocess
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,26 @@ settings.register_profile("kdjax", deadline=None)  # how long an example takes i
 settings.load_profile("kdjax")
 
 BUNDLEREC = Path(__file__).resolve().parents[2] / "shared" / "data" / "bundle"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """small_disk(kib) → an empty disk of that size, or the same one resized; skipped where nothing may be mounted."""
+    folder = tmp_path / "disk"
+
+    def mount(kib: int) -> Path:
+        options = f"size={kib}k" + (",remount" if folder.is_mount() else "")
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip(f"a disk cannot be mounted here: {done.stderr.decode().strip()}")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from kdjax.data import leak_counts
@@ -45,6 +46,7 @@ def study(config: ConfigDict, workdir: str) -> None:
     for number, (cell, one) in enumerate(waiting, start=1):
         console.print(f"\nrun {number} of {len(waiting)}: {cell.name}, seed {one.seed}", soft_wrap=True)
         RUN[one.config.job](one.config, one.folder, shared)
+        jax.clear_caches()  # the programs of a dozen runs are more mappings than Linux gives a process
     _write(config, folder, cells)
     console.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """Checkpoints of training through Orbax: the adapter, the optimizer, the best adapter so far and the counters; never the base."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -8,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint.experimental.v1._src.saving.execution import _check_directory_consistency
 
+from kdjax.errors import InputError
 from kdjax.training.processes import alone, is_first, like_first, text_from_first
 
 KEPT = 2
+ROOM = 2**20  # bytes, for what is written beside the arrays
 UNFINISHED = (".orbax-checkpoint-tmp", ".old")  # how a folder is called while it is written, or deleted
 
 
 class Checkpoints:
-    """The checkpoints in a folder, by step. Orbax writes aside and renames, so a half-written one is never seen.
+    """The checkpoints in a folder, by step. Orbax writes aside and renames, so a half-written one is never seen; a digest tells a damaged one.
 
     Of several processes the first alone reads and writes; the others have no folder, and receive what it read. (Orbax's own
     Checkpointer, which keeps the last ones too, needs a folder that all processes share.)
@@ -28,14 +32,26 @@ class Checkpoints:
         self._folder = Path(folder).absolute() if folder and is_first() else None
 
     def save(self, step: int, state: Any, progress: dict) -> None:
-        """Write `state` (a pytree of arrays) and `progress` (JSON) as the checkpoint of `step`, and return when it is on disk."""
+        """Write `state` (a pytree of arrays) and `progress` (JSON) as the checkpoint of `step`, and return when it is on disk.
+
+        Raises:
+            InputError: there is no room for it, or the folder cannot be written. The checkpoints before it stay.
+        """
         path = text_from_first(str(self._folder / str(step)) if self._folder else None)
         if not self._folder:
             _check_directory_consistency(path)  # Orbax asks this of all processes, whoever is active
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with _by_the_first():
-            ocp.save_checkpointables(path, {"state": jax.device_get(state)}, custom_metadata=progress, overwrite=True)
+        state = jax.device_get(state)
+        told = {"progress": progress, "sha256": _digest(state)}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._check_room(sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state)))
+            with _by_the_first():
+                ocp.save_checkpointables(path, {"state": state}, custom_metadata=told, overwrite=True)
+        except (OSError, ValueError) as error:  # the latter: how TensorStore says that a file cannot be written
+            raise InputError(
+                f"the checkpoint {path} cannot be written ({error}); the same command goes on from the one before"
+            ) from error
         for old in self._steps()[:-KEPT]:
             (self._folder / str(old)).rename(self._folder / f"{old}.old")
         for path in self._folder.iterdir():
@@ -43,7 +59,11 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
-        """The latest checkpoint with the shapes, dtypes and placement of `like`, or None where there is none."""
+        """The latest checkpoint with the shapes, dtypes and placement of `like`, or None where there is none.
+
+        Raises:
+            InputError: it is damaged, or of another training.
+        """
         state, progress = self._read(like) if self._folder and self._steps() else (like, None)
         progress = json.loads(text_from_first(json.dumps(progress)))
         if progress is None:
@@ -53,13 +73,36 @@ class Checkpoints:
     def _read(self, like: Any) -> tuple[Any, dict]:
         path = self._folder / str(self._steps()[-1])
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        with _by_the_first():
-            state = ocp.load_checkpointables(path, {"state": abstract})["state"]
-            return state, ocp.checkpointables_metadata(path).custom_metadata
+        try:
+            with _by_the_first():
+                state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+                told = ocp.checkpointables_metadata(path).custom_metadata
+            if told["sha256"] != _digest(state):
+                raise ValueError("its arrays are not those that were written")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint {path} is damaged ({error}); delete this folder to go on from the one before, or all of "
+                f"{self._folder} to train anew"
+            ) from error
+        return state, told["progress"]
+
+    def _check_room(self, size: int) -> None:
+        """Before Orbax runs into it, which prints its whole stack several times."""
+        free = shutil.disk_usage(self._folder).free
+        if free < size + ROOM:
+            raise OSError(f"it takes {(size + ROOM) / 2**20:.0f} MiB, of which {free / 2**20:.0f} are free")
 
     def _steps(self) -> list[int]:
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _digest(state: Any) -> str:
+    """sha256 (hex) of all arrays, in the tree's order."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -115,6 +115,20 @@ def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
     assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_full_disk_ends_in_one_line_and_nothing_is_lost(finished, launch, small_disk):
+    """There is room for the cards, but not for the examples; once there is, the same command goes on."""
+    workdir = small_disk(150) / "run"
+    full = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert re.search(r"(?m)^error: .*No space left on device.*the same command goes on", full.stderr)
+    assert (workdir / "knowledge").is_dir()
+    small_disk(60_000)
+    again = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr[-3000:]
+    whole, parts = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (finished[0], workdir))
+    assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
 def test_on_a_terminal_each_loop_ends_its_line(cache, tmp_path):
     """Four steps with a validation after every second one, on a pseudo-terminal."""
     ours, theirs = pty.openpty()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdjax.errors import InputError
 from kdjax.training.checkpoints import KEPT, Checkpoints
 
 
@@ -56,6 +57,37 @@ def test_what_a_killed_writer_left_is_not_read(checkpoints):
     assert restored_step(checkpoints) == 2
     Checkpoints(checkpoints).save(3, state(3), {})
     assert restored_step(checkpoints) == 3
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], None]
+)
+def test_a_damaged_one_is_an_error_that_names_it(checkpoints, damage):
+    """And without it the one before is there."""
+    largest = max((checkpoints / "2").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = largest.read_bytes()
+    largest.unlink()
+    if damage:
+        largest.write_bytes(damage(data))
+    with pytest.raises(InputError, match=rf"checkpoint {checkpoints}/2 is damaged .*; delete this folder"):
+        restored_step(checkpoints)
+    shutil.rmtree(checkpoints / "2")
+    assert restored_step(checkpoints) == 1
+
+
+def test_one_of_another_training_is_refused(checkpoints):
+    with pytest.raises(InputError, match="checkpoint"):
+        Checkpoints(checkpoints).restore({"other": jnp.zeros(3)})
+
+
+def test_what_finds_no_room_leaves_the_one_before(small_disk):
+    """Told before Orbax runs into it."""
+    disk, large = small_disk(4096), {"weights": jax.random.normal(jax.random.key(0), (1 << 18,))}
+    written = Checkpoints(disk)
+    written.save(1, large, {"steps": 1})
+    with pytest.raises(InputError, match="checkpoint .*/2 cannot be written .*it takes 4 MiB, of which 3 are free"):
+        written.save(2, {"weights": jnp.zeros(3 << 18)}, {})
+    assert Checkpoints(disk).restore(large)[1] == {"steps": 1}
 
 
 def test_a_progress_of_many_steps_is_no_burden(tmp_path):
