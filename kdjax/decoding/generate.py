@@ -19,11 +19,13 @@ from kdjax.training.parallel import Parallel
 
 @dataclass(frozen=True)
 class Completion:
-    """A student's answer: its text without special tokens, its tokens (the end-of-turn token included), whether it ended by itself."""
+    """A student's answer: its text without special tokens, its tokens (the end-of-turn token included), whether it ended by itself, and
+    whether the automaton had to forbid what the student would have written."""
 
     text: str
     token_ids: tuple[int, ...]
     finished: bool
+    rescued: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,13 @@ class Generator:
         for bucket in lay_out_prompts(prompts, shared, self._buckets, self._rows, self._devices, pad_id):
             model = adapter, self._student.base, prefixes.get(bucket.domain), automaton
             for complete in self._answer(model, bucket, starts):
-                for member, ids in complete:
-                    answers[member] = self._completion(ids)
+                for member, ids, rescued in complete:
+                    answers[member] = self._completion(ids, rescued)
                 on_batch(len(complete))
         return answers
 
-    def _answer(self, model, bucket: Bucket, starts: list[int]) -> Iterator[list[tuple[int, list[int]]]]:
-        """(member, token ids) of the answers that are complete, whenever there are some more."""
+    def _answer(self, model, bucket: Bucket, starts: list[int]) -> Iterator[list[tuple[int, list[int], bool]]]:
+        """(member, token ids, rescued) of the answers that are complete, whenever there are some more."""
         held = np.full((self._devices, bucket.slots), -1)  # which prompt is in each slot
         slots = self._vacant(bucket.slots, bucket.length)(np.arange(self._devices))
         waiting = deque(bucket.batches)
@@ -111,7 +113,9 @@ class Generator:
             self.calls += int(np.max(calls))
             self.joined += int(np.sum(joined))
             out, complete = np.asarray(slots.answers.out), np.asarray(slots.answers.done) & (held >= 0)
-            yield list(zip(held[complete].tolist(), out[complete].tolist(), strict=True))
+            rescued = np.asarray(slots.answers.rescued)
+            told = (held[complete].tolist(), out[complete].tolist(), rescued[complete].tolist())
+            yield list(zip(*told, strict=True))
             held[complete] = -1
 
     def _last(self, slots: Slots, held: np.ndarray, size: int) -> tuple[Slots, np.ndarray, int]:
@@ -143,11 +147,11 @@ class Generator:
         languages = [session_language(constraint.mode, n, constraint.marker) for n in n_items]
         return compile_automaton(languages, self._student.tokenizer, self._student.config.vocab_size, self._steps)
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, ids: list[int], rescued: bool) -> Completion:
         tokenizer = self._student.tokenizer
         end = next((i for i, token in enumerate(ids) if token in tokenizer.eos_ids), None)
         kept = ids if end is None else ids[: end + 1]
-        return Completion(tokenizer.decode(kept), tuple(kept), end is not None)
+        return Completion(tokenizer.decode(kept), tuple(kept), end is not None, rescued)
 
 
 def _fits(held: np.ndarray, members: Sequence[int]) -> bool:

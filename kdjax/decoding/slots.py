@@ -31,7 +31,10 @@ class Arrivals:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Answers:
-    """What was written so far: out [batch, steps], of which row b has the first written[b]; the model has yet to read the last unread[b] of them."""
+    """What was written so far: out [batch, steps], of which row b has the first written[b]; the model has yet to read the last unread[b] of them.
+
+    A row was `rescued` if the automaton forbade what the model would have written.
+    """
 
     out: Int[Array, "batch steps"]
     written: Int[Array, " batch"]
@@ -39,6 +42,7 @@ class Answers:
     state: Int[Array, " batch"]
     added: Int[Array, " batch"]
     done: Bool[Array, " batch"]
+    rescued: Bool[Array, " batch"]
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +75,7 @@ class Programs:
     def vacant(self, rows: int, length: int) -> Slots:
         """So many free slots for prompts of at most `length` tokens."""
         none = jnp.zeros(rows, jnp.int32)
-        answers = Answers(jnp.full((rows, self.steps), self.eos_ids[0]), none, none, none, none, none == 0)
+        answers = Answers(jnp.full((rows, self.steps), self.eos_ids[0]), none, none, none, none, none == 0, none != 0)
         # One more than is ever written: two may be read where one is left.
         cache = Cache.empty(self.config, rows, length, self.steps + 1, self.dtype)
         return Slots(answers, cache)
@@ -94,6 +98,7 @@ class Programs:
             out=put(slots.answers.out, self.eos_ids[0]),
             **{name: put(getattr(slots.answers, name), 0) for name in ("written", "unread", "added")},
             done=put(slots.answers.done, False),
+            rescued=put(slots.answers.rescued, False),
             state=put(slots.answers.state, new.state),
         )
         arrived = put(jnp.zeros(rows, bool), True)
@@ -142,6 +147,9 @@ class Programs:
         logits = jnp.matmul(hidden, decoder.head.T, preferred_element_type=jnp.float32)
         if automaton is not None:
             legal = automaton.legal(answers.state, answers.added, self.steps - 1 - answers.written)
+            wanted = jnp.argmax(logits, axis=-1)
+            forbidden = ~jnp.take_along_axis(legal, wanted[:, None], axis=-1)[:, 0]
+            answers = replace(answers, rescued=answers.rescued | (rows & forbidden))
             logits = jnp.where(legal, logits, -jnp.inf)
         answers = self._write(automaton, answers, jnp.argmax(logits, axis=-1).astype(jnp.int32), rows)
         if automaton is not None:
@@ -167,4 +175,5 @@ class Programs:
             state=state,
             added=added,
             done=answers.done | (rows & (ended | (written >= self.steps))),
+            rescued=answers.rescued,
         )

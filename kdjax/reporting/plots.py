@@ -5,12 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from textwrap import fill
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.reporting.tables import Row
@@ -128,6 +130,28 @@ def ratio_curves(curves: dict[str, list[tuple[float, float, float, float]]], tit
             for strategy, points in curves.items()
         )
         return Plot(title, f"{title}. {'; '.join(told)}", _svg(figure, name))
+
+
+def heat_map(values: dict[tuple[str, str], float], title: str, name: str) -> Plot:
+    """Strict F1 by (row, column): the stronger the colour the better, in the range of what is there; what is not there stays empty."""
+    rows, columns = (list(dict.fromkeys(key[axis] for key in values)) for axis in (0, 1))
+    lowest, highest = min(values.values()), max(values.values())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout="constrained")
+        axes: Axes = figure.subplots()
+        for (row, column), f1 in values.items():
+            x, y = columns.index(column), rows.index(row)
+            strength = 0.1 + 0.6 * (f1 - lowest) / max(highest - lowest, 1e-9)
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=STUDENT, alpha=strength, linewidth=0))
+            axes.text(x, y, f"{f1:.3f}", ha="center", va="center", fontsize=10)
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xticks(range(len(columns)), [fill(column, 12) for column in columns], fontsize=9, parse_math=False)
+        axes.set_yticks(range(len(rows)), rows, fontsize=9, parse_math=False)
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        told = "; ".join(f"{row}, {column}: {f1:.3f}" for (row, column), f1 in values.items())
+        return Plot(title, f"{title}. {told}", _svg(figure, name))
 
 
 def token_scatter(points: Sequence[tuple[float, float, str]], title: str, name: str) -> Plot:

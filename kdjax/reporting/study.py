@@ -24,6 +24,7 @@ HEADINGS = (
     "paper R",
     "paper coverage",
     "unanswered",
+    "rescued",
     "prompt tokens",
 )
 LEGEND = (
@@ -31,7 +32,8 @@ LEGEND = (
     "over seeds, which no interval and no p contains. A difference is in strict F1, paired over sessions, to the row it names; p is Holm's, "
     "over the differences of a table. "
     "Exact F1 asks for equal sets, pair F1 compares product pairs. In the paper's metrics a subset of a true bundle is a hit, repeats "
-    "count, and sessions without an answer are left out: unanswered is their number, a mean over seeds."
+    "count, and sessions without an answer are left out: unanswered is their number, a mean over seeds. "
+    "Rescued answers are those in which the automaton (eval.constraint) forbade what the student would have written."
 )
 
 
@@ -59,6 +61,7 @@ def write_study(
     rows: Sequence[Mapping[str, Any]],
     differ: Mapping[str, Mapping[str, Any]],
     samples: Mapping[str, tuple[float, str]],
+    uses: Mapping[str, tuple[str, str]],
     cards: Mapping[str, Sequence[Mapping[str, Any]]],
     leaks: Mapping[str, Mapping[str, str]],
     synthetic: Sequence[str],
@@ -69,11 +72,12 @@ def write_study(
         rows: of `kdjax.study.outcome`, one per cell (or baseline) and domain.
         differ: cell → the fields in which it differs from the study's config.
         samples: cell → (share of the training sessions, strategy) of those that make a curve; may be empty.
+        uses: cell → (format of the knowledge, how it is used) of those that make a heat map; may be empty.
         cards: knowledge cards by "domain/format".
         leaks: domain → what was checked for leaks → what was counted.
         synthetic: the domains that were generated.
     """
-    from kdjax.reporting.plots import forest, ratio_curves, token_scatter
+    from kdjax.reporting.plots import forest, heat_map, ratio_curves, token_scatter
 
     tables = _tables(rows)
     write_text(folder / "study.csv", _csv(rows))
@@ -89,6 +93,9 @@ def write_study(
             plots.append(
                 ratio_curves(curves, f"Strict F1 by share of the training sessions, {domain}", f"ratio{index}")
             )
+        places = {uses[row["name"]]: row["f1"] for row in cells if row["name"] in uses}
+        if places:
+            plots.append(heat_map(places, f"Strict F1 by format and use, {domain}", f"heat{index}"))
         points = [(row["prompt_tokens"], row["f1"], row["name"]) for row in cells]
         plots.append(token_scatter(points, f"Strict F1 by tokens of the prompt, {domain}", f"tokens{index}"))
     html = page("study.html").render(
@@ -145,6 +152,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         number("holm", 4),
         *map(number, ("exact_f1", "pair_f1", "valid_rate", "paper_precision", "paper_recall", "paper_coverage")),
         f"{row['unanswered']:.4g}/{row['n']}",
+        NOTHING if row["rescued"] is None else f"{row['rescued']:.4g}/{row['n']}",
         number("prompt_tokens", 0),
     )
 

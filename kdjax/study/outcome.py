@@ -49,8 +49,9 @@ def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int
 
 def _row(label: str, cell: GridCell, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> dict:
     row = _metrics(label, cell.name, "cell", counts[cell.name])
-    lines = (line for run in cell.runs for line in _predictions(run) if line["domain"] in names)
+    lines = [line for run in cell.runs for line in _predictions(run) if line["domain"] in names]
     row["prompt_tokens"] = float(np.mean([line["prompt_tokens"] for line in lines]))
+    row["rescued"] = sum(line["rescued"] for line in lines) / len(cell.runs)
     if cell.against in counts:
         ours, theirs = (counts[name].mean(axis=0) for name in (cell.name, cell.against))
         found = paired_bootstrap(ours, theirs, METRIC, resamples=RESAMPLES)
@@ -72,6 +73,7 @@ def _metrics(label: str, name: str, kind: str, counts: np.ndarray) -> dict:
         "seeds": len(counts),
         "n": counts.shape[1],
         "unanswered": counts.shape[1] - float(answered.mean()),
+        "rescued": None,
         "f1": groups["strict"]["f1"],
         "sd": float(seeds.std(ddof=1)) if len(seeds) > 1 else None,
         "f1_low": low,

@@ -34,13 +34,15 @@ def prediction_rows(questions: Questions, completions: Sequence[Completion]) -> 
     """One row per session, by DESIGN's field names; products by 1-based position."""
     answered = zip(questions.domains, questions.sessions, questions.prompts, completions, strict=True)
     return [
-        prediction_row(domain, session, said.text, len(prompt.prompt_ids), len(said.token_ids))
+        prediction_row(domain, session, said.text, len(prompt.prompt_ids), len(said.token_ids), said.rescued)
         for domain, session, prompt, said in answered
     ]
 
 
-def prediction_row(domain: str, session: Session, text: str, prompt_tokens: int, completion_tokens: int) -> dict:
-    """The row of a session that was answered with `text`."""
+def prediction_row(
+    domain: str, session: Session, text: str, prompt_tokens: int, completion_tokens: int, rescued: bool = False
+) -> dict:
+    """The row of a session that was answered with `text`; `rescued`: the automaton forbade something else."""
     answer = parse_answer(text, len(session))
     return {
         "domain": domain,
@@ -52,6 +54,7 @@ def prediction_row(domain: str, session: Session, text: str, prompt_tokens: int,
         "valid": answer.valid,
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
+        "rescued": rescued,
     }
 
 
@@ -72,8 +75,8 @@ def read_predictions(path: Path, questions: Questions) -> list[dict]:
 
 
 def _is_row(row: Mapping, domain: str, session: Session) -> bool:
-    text, *tokens = (row.get(name) for name in ("text", "prompt_tokens", "completion_tokens"))
-    return isinstance(text, str) and row == prediction_row(domain, session, text, *tokens)
+    text, *rest = (row.get(name) for name in ("text", "prompt_tokens", "completion_tokens", "rescued"))
+    return isinstance(text, str) and row == prediction_row(domain, session, text, *rest)
 
 
 def scores(rows: Sequence[Mapping]) -> dict:

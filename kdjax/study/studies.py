@@ -18,6 +18,10 @@ from kdjax.study.predecessor import run_aicl
 from kdjax.study.workdir import check_workdir
 
 RUN = {"run": run, "aicl": run_aicl}  # by the job of a cell
+# The fields in which cells may differ that stand in one heat map.
+FORMAT = {"knowledge.formats", "knowledge.thoughts_in", "teacher.kind"}
+TOLD = {"prompting.fields", "prompting.title_words", "prompting.demonstrations", "train.shuffle_products"}
+USE = TOLD | {"train.max_steps", "student.answer", "eval.orders", "eval.constraint", "eval.max_new_tokens"}
 
 
 def study(config: ConfigDict, workdir: str) -> None:
@@ -66,6 +70,7 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
         rows=rows,
         differ={cell.name: cell.fields for cell in cells},
         samples=samples(cells),
+        uses=uses(cells),
         cards=cards,
         leaks={name: leak_counts(domain, texts[name]) for name, domain in domains.items()},
         synthetic=[name for name, domain in domains.items() if domain.synthetic],
@@ -80,6 +85,22 @@ def samples(cells: list[GridCell]) -> dict[str, tuple[float, str]]:
         if cell.fields.keys() <= {"quantity.ratio", "quantity.strategy"}
     }
     return found if any(ratio < 1 for ratio, _ in found.values()) else {}
+
+
+def uses(cells: list[GridCell]) -> dict[str, tuple[str, str]]:
+    """Cell → (format of its knowledge, how it is used), of those that differ in nothing else; empty unless both vary."""
+    found = {}
+    for cell in cells:
+        config = cell.runs[0].config
+        if cell.fields.keys() <= FORMAT | USE:
+            form = " + ".join(config.knowledge.formats) or "none"
+            if config.teacher.kind == "annotations" and {"rules", "thoughts"} & {*config.knowledge.formats}:
+                form += ", annotations"
+            use = "in context" if config.train.max_steps == 0 else f"fine-tuned, {config.student.answer}"
+            shown = config.prompting.demonstrations
+            found[cell.name] = form, use + (f", {shown} shown" if shown else "")
+    varied = all(len({place[axis] for place in found.values()}) > 1 for axis in (0, 1))
+    return found if varied else {}
 
 
 def cards_of(cells: list[GridCell]) -> dict[str, list[dict]]:

@@ -27,6 +27,7 @@ def row(name, kind="cell", domain="d_1", **fields):
         "seeds": 1,
         "n": 20,
         "unanswered": 1.5,
+        "rescued": None,
         "f1": 0.5,
         "sd": None,
     }
@@ -41,6 +42,7 @@ ROWS = [
         seeds=3,
         sd=0.01,
         f1=0.6,
+        rescued=4.0,
         prompt_tokens=150.0,
         against="none",
         difference=0.1,
@@ -65,6 +67,7 @@ def written(tmp_path):
         }
         given |= {
             "samples": {},
+            "uses": {},
             "cards": {},
             "leaks": {"d_1": {"shared": "3 of 20"}},
             "synthetic": ["d_1"],
@@ -87,7 +90,7 @@ def test_the_tables_show_intervals_differences_and_who_did_not_answer(written):
     assert "Synthetic data: d_1" in text and "**d_1, 20 test sessions**" in text
     [line] = [line for line in text.splitlines() if line.startswith("| rules")]
     assert "rules & <b> (3 seeds) | 0.600 [0.400, 0.600] | 0.010" in line
-    assert "| +0.100 [0.020, 0.200] to none | 0.0120 |" in line and "1.5/20 | 150" in line
+    assert "| +0.100 [0.020, 0.200] to none | 0.0120 |" in line and "1.5/20 | 4/20 | 150" in line
     assert "whole \\| session" in text and "* d_1, shared: 3 of 20" in text
     columns = {line.count(" | ") for line in text.replace("\\|", "").splitlines() if line.startswith("| ")}
     assert len(columns) == 1
@@ -97,7 +100,7 @@ def test_the_latex_table_is_whole(written):
     text = (written() / "study.tex").read_text()
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 1 and "rules \\& <b>" in text
     rows = [line for line in text.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {12} and len(rows) == 4
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {13} and len(rows) == 4
     assert text.count("\\midrule") == 2  # below the head, and between cells and baselines
 
 
@@ -106,6 +109,15 @@ def test_the_report_needs_no_network_and_escapes_what_it_shows(written):
     assert "rules &amp; &lt;b&gt;" in text and "<b>" not in text.split("<main>")[1].replace('<b class="letter">', "")
     assert "://" not in text and "src=" not in text and "Synthetic data" in text and "--config.a.b=" in text
     assert text.count("<figure>") == 2  # the intervals, and F1 by tokens
+
+
+def test_uses_make_a_heat_map(written):
+    uses = {"none": ("none", "in context"), "rules & <b>": ("rules <i>", "fine-tuned, pairs")}
+    text = (written(uses=uses) / "report.html").read_text()
+    assert (
+        "Strict F1 by format and use, d_1. none, in context: 0.500; rules &lt;i&gt;, fine-tuned, pairs: 0.600" in text
+    )
+    assert "Strict F1 by format and use" not in (written("b") / "report.html").read_text()
 
 
 def test_samples_make_a_curve_per_strategy_and_all_sessions_end_it(written):

@@ -12,7 +12,7 @@ from kdjax.evaluation import holm, score
 from kdjax.study.grid import grid
 from kdjax.study.outcome import POOLED, outcome
 from kdjax.study.scores import FROZEN
-from kdjax.study.studies import cards_of, samples
+from kdjax.study.studies import cards_of, samples, uses
 
 
 def answer(run, domain, say, name="predictions.jsonl"):
@@ -25,6 +25,7 @@ def answer(run, domain, say, name="predictions.jsonl"):
                 "session_id": session.id,
                 "predicted": say(session, number),
                 "prompt_tokens": 10 if domain.name == "demo" else 30,
+                "rescued": number == 0,
             }
             file.write(json.dumps(row) + "\n")
 
@@ -71,7 +72,7 @@ def test_a_row_is_the_cells_score_over_its_seeds(cells):
     row = of(rows, "whole", "demo")
     assert row["f1"] == pytest.approx(expected["strict"]["f1"]) and row["sd"] == 0 and row["seeds"] == 3
     assert row["paper_recall"] == pytest.approx(expected["paper"]["recall"]) and row["unanswered"] == 0
-    assert row["against"] is None and row["prompt_tokens"] == 10
+    assert row["against"] is None and row["prompt_tokens"] == 10 and row["rescued"] == 1
     seeds = [
         score(
             [[tuple(n - 1 for n in b) for b in mixed(seed)(s, i)] for i, s in enumerate(domain.splits["test"])], truth
@@ -130,6 +131,22 @@ def test_samples_are_cells_that_differ_in_nothing_else(tmp_path):
     cells = (cell("all"), cell("half", quantity__ratio=0.5, quantity__strategy="length"), cell("other", lora__r=2))
     assert samples(grid(study("x", "?", cells), tmp_path)) == {"all": (1.0, "random"), "half": (0.5, "length")}
     assert samples(grid(study("x", "?", cells[::2]), tmp_path)) == {}
+
+
+def test_uses_are_cells_that_differ_in_format_and_use_alone(tmp_path):
+    rules, icl = {"knowledge__formats": ("rules",)}, {"train__max_steps": 0, "prompting__demonstrations": 1}
+    cells = (
+        cell("plain", knowledge__formats=()),
+        cell("rules", **rules, teacher__kind="annotations"),
+        cell("shown", **rules, **icl),
+        cell("other", **rules, lora__r=2),
+    )
+    assert uses(grid(study("x", "?", cells), tmp_path)) == {
+        "plain": ("none", "fine-tuned, pairs"),
+        "rules": ("rules, annotations", "fine-tuned, pairs"),
+        "shown": ("rules", "in context, 1 shown"),
+    }
+    assert uses(grid(study("x", "?", cells[:2]), tmp_path)) == {}  # one use: there is no map of it
 
 
 def test_cards_of_all_runs_are_there_once(cells):
