@@ -62,7 +62,8 @@ class HfWorker:
             "dtype": self.dtype,
             "eos_ids": self.tokenizer.eos_ids,
         }
-        self._process = Child("kdjax.teacher.hf_worker", settings)
+        # The model is on the disk: nothing is fetched, and nothing told to anybody.
+        self._process = Child("kdjax.teacher.hf_worker", settings, {"HF_HUB_OFFLINE": "1"})
         self.setting = self._exchange()
 
     def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:

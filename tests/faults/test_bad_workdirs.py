@@ -1,6 +1,7 @@
 """Workdirs that are not a run's, or of which something was damaged: the error names the file, and nothing in them is touched."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from configs import generate as generate_config
 from configs import sft_text
 from kdjax.data import load_domain
 from kdjax.decoding import Completion
+from kdjax.errors import InputError
 from kdjax.knowledge import Card, write_cards
 from kdjax.prompting import INSTRUCTION
 from kdjax.reporting import write_json, write_jsonl
@@ -176,3 +178,11 @@ def test_generate(fields, told, words, description, tmp_path, refused):
     config.generate.update(sessions_file=f"{tmp_path}/sessions.jsonl", items_file=f"{tmp_path}/items.jsonl")
     config.update_from_flattened_dict(fields)
     refused(lambda: generate(config, str(tmp_path / "out")), *words)
+
+
+def test_a_disk_that_is_read_only_is_no_place_for_a_run(small_disk):
+    disk = small_disk(1000)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(InputError, match=f"{disk}/run: cannot be written .*Read-only file system.*another --workdir"):
+        run(sft_text.get_config("smoke"), disk / "run")
+    assert list(disk.iterdir()) == []
