@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -15,6 +16,13 @@ settings.register_profile("kdjax", deadline=None)  # how long an example takes i
 settings.load_profile("kdjax")
 
 BUNDLEREC = Path(__file__).resolve().parents[2] / "shared" / "data" / "bundle"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go():
+    """Of each file's tests when they are over: all together are more mappings than Linux gives a process, which then crashes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -149,14 +149,14 @@ class Training:
             self._end_epoch(self.progress.steps)
         if self.progress.steps < self.total:
             self._on_start(self._batches(self.progress.steps), self.progress.steps)
-        pending = None
+        pending, preemption = None, Preemption()
         for step in range(self.progress.steps, self.total):
             done = step + 1
             ends_epoch = self._ends_epoch(done)
             saves = ends_epoch or done % self._settings.checkpoint_every == 0
             started, compiled = time.perf_counter(), compile_seconds()
             batches = self._batches(step)
-            with Preemption() as preemption:
+            with preemption:
                 # Nothing goes to a device or comes back but what is put there and fetched by name.
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = self._trainer.step(self.state, batches, self._key)
@@ -171,7 +171,7 @@ class Training:
                 self.progress.compile_seconds += compiled
                 if saves or preempted:
                     self._save()
-            if preempted:
+            if preempted or (saves and preemption.told):  # perhaps while it was recorded or saved
                 raise Preempted(done)
             if ends_epoch:
                 self._end_epoch(done)

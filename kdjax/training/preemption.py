@@ -25,7 +25,7 @@ class Preemption:
     """
 
     def __init__(self):
-        self._told = False
+        self.told = False
 
     def __enter__(self) -> Self:
         if alone():
@@ -37,8 +37,8 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._before)
 
     def _remember(self, *_) -> None:
-        self._told = True
+        self.told = True
 
     def before_the_end_of(self, step: int) -> bool:
         """Whether the machine goes, so that this step has to be the last; asked once per step."""
-        return self._told if alone() else multihost_utils.reached_preemption_sync_point(step)
+        return self.told if alone() else multihost_utils.reached_preemption_sync_point(step)
