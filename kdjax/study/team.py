@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+import jax
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
@@ -96,6 +97,7 @@ def follow() -> None:
                 raise InputError(f"the first process stopped: {told['error']}")
             return
         if word == "load":
+            jax.clear_caches()  # of the run before, as the first process does
             follower = Follower(create(**_tuples(told["config"])))
         elif word == "train":
             follower.train(told)
