@@ -5,7 +5,7 @@ import sys
 import warnings
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kdjax.benchmark import benchmark
@@ -84,7 +84,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         message, raised_inside, trace = str(error).strip().partition(f"{InputError.__name__}: ")
         raise InputError(trace if raised_inside else message) from error  # ml_collections shows its whole stack
     if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = -1  # warnings; app.run would make it info, at which Orbax tells each of its steps
+        logging.set_verbosity(logging.WARNING)  # app.run would make it info, at which Orbax tells each of its steps
     return rest
 
 

@@ -34,19 +34,21 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)} | (environment or {}),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(environment or {})},
             text=True,
             encoding="utf-8",
         )
+        assert self._process.stdin and self._process.stdout  # they are pipes
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self.pid = self._process.pid
 
     def exchange(self, message: object = None) -> Any:
         """Send a message, if there is one, and wait for the next line. Raises ChildDied."""
         try:
             if message is not None:
-                self._process.stdin.write(json.dumps(message) + "\n")
-                self._process.stdin.flush()
-            line = self._process.stdout.readline()
+                self._stdin.write(json.dumps(message) + "\n")
+                self._stdin.flush()
+            line = self._stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line.endswith("\n"):
@@ -64,7 +66,7 @@ class Child:
     def close(self) -> None:
         """Let it end by itself: there will be no more messages."""
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._stdin.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._stdout.close()
         self._stderr.close()

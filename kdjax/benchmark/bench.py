@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ from kdjax.student import LoraConfig, load_student
 from kdjax.student.families import DecoderConfig
 
 Replies = dict[str, list[dict]]  # side → one reply per round
+Turn = Callable[[int], dict]  # number of the round → the reply of a side
 PAUSE = 0.5  # seconds before a turn: OpenMP's threads of the side before spin for 0.2 when their work is done
 
 
@@ -86,7 +88,7 @@ class Bench:
         stream = np.concatenate([(*e.prompt_ids, *e.completion_ids) for e in self.work.train])
         return np.resize(stream, (rows, length)).tolist()
 
-    def alternate(self, what: str, turns: Mapping[str, Callable[[int], dict]]) -> Replies:
+    def alternate(self, what: str, turns: Mapping[str, Turn]) -> Replies:
         """A B A B …: in each round every side does the same unit of work, alone on the machine.
 
         Raises:
@@ -103,6 +105,11 @@ class Bench:
                     replies[name].append(reply)
                     progress.update(side=name, seconds=reply["seconds"])
         return replies
+
+
+def the_same(side: Side, **command: Any) -> Turn:
+    """A turn in which a side does the same in every round."""
+    return lambda number: side.ask(**command)
 
 
 def more_than_median(first: dict, rows: list[dict]) -> float:

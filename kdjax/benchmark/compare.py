@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         part("machine", lambda: _machine(bench, domain.synthetic))
         part("step", lambda: same_step(bench))
         threads = found.get("step", {}).get("threads", cores())
-        part("job", lambda: real_job(bench, threads, tokenizer.inner.id_to_token(tokenizer.eos_id)))
+        part("job", lambda: real_job(bench, threads, tokenizer.eos_token))
         part("generation", lambda: generation(bench, threads, tokenizer.eos_ids))
         part("startup", lambda: start_up(bench))
         part("growth", lambda: growth(bench))

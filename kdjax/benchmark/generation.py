@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import chain
 
-from kdjax.benchmark.bench import Bench, more_than_median
+from kdjax.benchmark.bench import Bench, more_than_median, the_same
 from kdjax.benchmark.channel import Side
 from kdjax.errors import InputError
 
@@ -19,13 +19,13 @@ def generation(bench: Bench, threads: int, eos_ids: tuple[int, ...]) -> dict:
     ours = {"lora": None, "batch_size": config.batch_size, "buckets": config.buckets}
     theirs = adapter | {"threads": threads, "eos_ids": eos_ids}
     tries = _by_batch_size(bench, theirs, everyone[::3])
-    best = min(tries, key=tries.get)
+    best = min(tries, key=tries.__getitem__)
     with (
         bench.ours("generate", **adapter, **ours) as jax_side,
         bench.theirs("transformers", "generate", **theirs) as torch_side,
     ):
-        turns = {f"kdjax, {mode}": lambda _, mode=mode: jax_side.ask(members=everyone, mode=mode) for mode in MODES}
-        turns["transformers"] = lambda _: torch_side.ask(members=everyone, batch_size=best)
+        turns = {f"kdjax, {mode}": the_same(jax_side, members=everyone, mode=mode) for mode in MODES}
+        turns["transformers"] = the_same(torch_side, members=everyone, batch_size=best)
         first = {name: turn(0) for name, turn in turns.items()}
         replies = bench.alternate("generation", turns)
         compared = same_answers(jax_side, replies["kdjax, none"][0]["answers"], replies["transformers"][0]["answers"])

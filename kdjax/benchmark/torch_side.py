@@ -81,7 +81,7 @@ def train(settings, channel: Channel) -> None:
 
     class InOrder(SFTTrainer):
         def _get_train_sampler(self, dataset=None):
-            return SequentialSampler(dataset or self.train_dataset)
+            return SequentialSampler(dataset or self.train_dataset)  # type: ignore[arg-type]  # it has a length
 
         def training_step(self, model, inputs, *args, **kwargs):
             seen["padded_tokens"] += inputs["input_ids"].numel()

@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from kdjax.benchmark.bench import Bench, Replies, cores, more_than_median, seconds
+from kdjax.benchmark.bench import Bench, Replies, Turn, cores, more_than_median, seconds, the_same
 from kdjax.errors import InputError
 from kdjax.training import batch_members
 
@@ -23,12 +23,12 @@ def same_step(bench: Bench) -> dict:
         ours = running.enter_context(bench.ours("step"))
         ours.ask(save=str(adapter))
         tried = _by_threads(bench, tokens, str(adapter))
-        threads = min(tried, key=tried.get)
-        turns = {"kdjax": lambda _: ours.ask(tokens=tokens)}
+        threads = min(tried, key=tried.__getitem__)
+        turns = {"kdjax": the_same(ours, tokens=tokens)}
         for name, compiled in {"torch eager": False, "torch.compile": True}.items():
             more = {"adapter": str(adapter), "compile": compiled, "threads": threads}
             side = running.enter_context(bench.theirs(name, "step", **more))
-            turns[name] = lambda _, side=side: side.ask(tokens=tokens)
+            turns[name] = the_same(side, tokens=tokens)
         first = {name: turn(0) for name, turn in turns.items()}
         replies = bench.alternate("same step", turns)
     count = settings.step_rows * settings.step_length
@@ -76,13 +76,12 @@ def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
         ours = running.enter_context(bench.ours("train"))
         ours.ask(save=trl["adapter"])
         cold, warm = (ours.ask(warm=steps)["seconds"] for _ in range(2))
-        turns = {"kdjax": lambda step: ours.ask(members=steps[step])}
+        turns: dict[str, Turn] = {"kdjax": lambda step: ours.ask(members=steps[step])}
         for name, arguments in variants.items():
             side = running.enter_context(bench.theirs(name, "train", **trl, arguments=arguments))
-            turns[name] = lambda step, side=side: side.ask()
+            turns[name] = the_same(side)
         first = {name: turn(0) for name, turn in turns.items()}
-        after = {name: lambda number, turn=turn: turn(number + 1) for name, turn in turns.items()}
-        replies = bench.alternate("real job", after)
+        replies = bench.alternate("real job", {name: _later(turn) for name, turn in turns.items()})
         ours.ask(save=str(bench.folder / "adapter"))
     losses = _losses(first, replies)
     same = [name for name in turns if "packing" not in variants.get(name, {})]
@@ -93,6 +92,11 @@ def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
     agree("the real job", {name: losses[name] for name in same})
     extra = {name: more_than_median(first[name], rows) for name, rows in replies.items()}
     return {"replies": replies, "losses": losses, "first_turn": extra | {"kdjax": max(0.0, cold - warm)}}
+
+
+def _later(turn: Turn) -> Turn:
+    """The turn of the round after; the first is over."""
+    return lambda number: turn(number + 1)
 
 
 def _losses(first: Mapping[str, dict], replies: Replies) -> dict[str, list[float]]:

@@ -114,7 +114,7 @@ class _Spellings:
 
     def to_walk(self, language: Language, state: State) -> dict[int, bytes]:
         """The tokens that must be walked from `state`: all others are illegal there, or stay in the free text unmatched."""
-        if state[0] != "free":
+        if not isinstance(language, AfterMarker) or state[0] != "free":
             return self.answer
         marker = language.marker
         first = {token: text for token, text in self.all.items() if marker[0] in text}
@@ -193,8 +193,8 @@ def _tables(rows: list[dict[int, tuple[int, int]]], distance: np.ndarray, vocab_
         class_of_token[token] = classes.setdefault(tuple(column), len(classes))
     shape = _round_up(len(rows)), _round_up(len(classes))
     transitions, adds = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
-    for column, number in classes.items():
-        for state, following, added in column:
+    for moves, number in classes.items():
+        for state, following, added in moves:
             transitions[state, number] = following
             adds[state, number] = added
     room = np.full(shape[0], UNREACHABLE, np.int32)

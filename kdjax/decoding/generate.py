@@ -86,7 +86,7 @@ class Generator:
             for name, tokens in shared.items()
             if tokens
         }
-        answers: list[Completion | None] = [None] * len(prompts)
+        answers: dict[int, Completion] = {}
         pad_id = self._student.tokenizer.eos_id
         for bucket in lay_out_prompts(prompts, shared, self._buckets, self._rows, self._devices, pad_id):
             model = adapter, self._student.base, prefixes.get(bucket.domain), automaton
@@ -94,7 +94,7 @@ class Generator:
                 for member, ids, rescued in complete:
                     answers[member] = self._completion(ids, rescued)
                 on_batch(len(complete))
-        return answers
+        return [answers[member] for member in range(len(prompts))]
 
     def _answer(self, model, bucket: Bucket, starts: list[int]) -> Iterator[list[tuple[int, list[int], bool]]]:
         """(member, token ids, rescued) of the answers that are complete, whenever there are some more."""
@@ -155,4 +155,4 @@ class Generator:
 
 
 def _fits(held: np.ndarray, members: Sequence[int]) -> bool:
-    return np.count_nonzero(held < 0) >= len(members)
+    return int(np.count_nonzero(held < 0)) >= len(members)

@@ -4,10 +4,10 @@ A language maps (state, byte) → (next state, bundles added) or None. States ar
 by the comma before it, so the first does not count, and closing an answer never adds one.
 """
 
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
-State = tuple[Hashable, ...]
+State = tuple[Any, ...]  # its kind, then what is known there: numbers, the name of a language, a state within
 Step = tuple[State, int]
 
 DONE: State = ("done",)  # the answer is closed; only the end-of-turn token may follow

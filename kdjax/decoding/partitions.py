@@ -19,7 +19,7 @@ def likely_bundles(log_odds: Float[np.ndarray, "products products"], width: int 
     the `width` likeliest groupings are followed. Up to five products these are all; of ten products the 64 hold a third of
     the probability where little is sure, and to follow 4,096 changes no score.
     """
-    followed = {(0,): 0.0}  # the bundle of each product so far → its score
+    followed: dict[tuple[int, ...], float] = {(0,): 0.0}  # the bundle of each product so far → its score
     for product in range(1, len(log_odds)):
         reached: dict[tuple[int, ...], float] = {}
         for places, score in followed.items():

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from kdjax.decoding.automaton import Automaton
+from kdjax.student.arrays import AnyArray
 from kdjax.student.cache import KV, Cache
 from kdjax.student.families import DecoderConfig
 
@@ -20,12 +21,12 @@ TWO = 3  # two tokens per row are read in one call if more than one row in so ma
 class Arrivals:
     """Prompts to be read: a batch (see PromptBatch), the slot that each gets, and the automaton's start state of each."""
 
-    tokens: Int[Array, "rows length"]
-    starts: Int[Array, "rows length"]
-    first: Int[Array, " n"]
-    lengths: Int[Array, " n"]
-    slots: Int[Array, " n"]
-    state: Int[Array, " n"]
+    tokens: Int[AnyArray, "rows length"]
+    starts: Int[AnyArray, "rows length"]
+    first: Int[AnyArray, " n"]
+    lengths: Int[AnyArray, " n"]
+    slots: Int[AnyArray, " n"]
+    state: Int[AnyArray, " n"]
 
 
 @jax.tree_util.register_dataclass

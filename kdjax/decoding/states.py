@@ -45,6 +45,7 @@ class StateReader:
 def _of_member(batch: MicroBatch, member: int) -> tuple[int, int, slice]:
     """Device, row and products of a prompt."""
     rows = batch.rows
+    assert isinstance(rows, ProductRows)  # so they were planned
     device, row, places = np.nonzero((rows.ids == member) & (rows.parts >= 0))
     numbers = rows.parts[device[0], row[0], places] // rows.fields
     return int(device[0]), int(row[0]), slice(int(numbers[0]), int(numbers[-1]) + 1)

@@ -50,7 +50,7 @@ class PairClassifier:
         for view in self._views:
             similarity = title_similarity(view, session)
             columns += [similarity[first, second], *_ranks(similarity, first, second)]
-        columns += zip(*(_categories(session, i, j) for i, j in zip(first, second, strict=True)), strict=True)
+        columns.extend(np.array([_categories(session, i, j) for i, j in combinations(range(len(session)), 2)]).T)
         columns.append(np.full(len(first), len(session)))
         return np.stack(columns, axis=1)
 

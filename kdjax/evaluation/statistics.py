@@ -55,7 +55,7 @@ def paired_bootstrap(
     differences = differences.round(12)  # what differs by rounding alone lies on both sides of zero
     difference = _metric(counts_a.sum(axis=0), metric) - _metric(counts_b.sum(axis=0), metric)
     tail = 1 + min((differences <= 0).sum(), (differences >= 0).sum())
-    return Difference(difference, *_interval(differences, level), float(min(1, 2 * tail / (resamples + 1))))
+    return Difference(float(difference), *_interval(differences, level), float(min(1, 2 * tail / (resamples + 1))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -81,12 +81,12 @@ def _drawn(n_sessions: int, resamples: int, seed: int) -> np.ndarray:
     return drawn
 
 
-def _metric(sums: np.ndarray, metric: str) -> np.ndarray | float:
-    """One metric, named "group.name", from sums [..., n_statistics]."""
+def _metric(sums: np.ndarray, metric: str) -> np.ndarray:
+    """One metric, named "group.name", from sums [..., n_statistics]: an array of the leading axes."""
     values = {f"{group}.{name}": value for group, names in from_counts(sums).items() for name, value in names.items()}
     if metric not in values:
         raise InputError(f"there is no metric {metric!r}; the metrics are {', '.join(values)}")
-    return values[metric]
+    return np.asarray(values[metric])
 
 
 def _interval(values: np.ndarray, level: float) -> tuple[float, float]:

@@ -35,12 +35,13 @@ def mine_patterns(
     if not 1 <= min_size <= max_size:
         raise InputError(f"min_size {min_size} and max_size {max_size}: sizes have to be 1 ≤ min_size ≤ max_size")
     bundles = [(session.id, _occurrences(session, bundle)) for session in sessions for bundle in session.bundles]
-    cards = [
-        _card(pattern, [id for id, held in bundles if pattern <= held], domain, count_tokens)
+    found = [
+        (len(pattern), _card(pattern, [id for id, held in bundles if pattern <= held], domain, count_tokens))
         for pattern in _frequent([held for _, held in bundles], min_count, max_size)
         if len(pattern) >= min_size
     ]
-    return sorted(cards, key=lambda card: (-card.support, -card.checks["size"], card.text))[:limit]
+    found.sort(key=lambda sized: (-sized[1].support, -sized[0], sized[1].text))
+    return [card for _, card in found[:limit]]
 
 
 def _occurrences(session: Session, bundle: tuple[int, ...]) -> frozenset[Occurrence]:

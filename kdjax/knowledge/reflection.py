@@ -96,7 +96,8 @@ def _rules(reflection: _Reflection) -> str:
 
 
 def _candidates(reflections: list[_Reflection], log: Log) -> list[RuleCandidate]:
-    candidates, dropped = [], Counter()
+    candidates: list[RuleCandidate] = []
+    dropped: Counter[str] = Counter()
     for reflection in reflections:
         last = reflection.answers[-1]
         rules, faults = rule_lines(last.text, reflection.session, finished=last.finish_reason == "stop")

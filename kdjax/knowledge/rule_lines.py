@@ -30,7 +30,8 @@ def rule_lines(text: str, session: Session, *, finished: bool) -> tuple[list[str
     `finished=False` says that the teacher was cut off: then the last line counts only if it ends as a sentence.
     """
     lines = [line for line in map(_plain, text.splitlines()) if line]
-    rules, dropped = [], Counter()
+    rules: list[str] = []
+    dropped: Counter[str] = Counter()
     for position, line in enumerate(lines):
         cut = not finished and position == len(lines) - 1 and line[-1] not in ".!"
         reason = "cut off" if cut else _fault(line, session)

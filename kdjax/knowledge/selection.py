@@ -39,7 +39,7 @@ def sample_sessions(
         raise InputError(f"ratio is {ratio}: it has to be above 0 and at most 1")
     if count is not None and count < 1:
         raise InputError(f"count is {count}: it has to be 1 or more")
-    amount = count if count is not None else max(1, round(ratio * len(sessions)))
+    amount = max(1, round(ratio * len(sessions))) if ratio is not None else count
     order = _order(sessions, strategy, seed, difficulty)
     return [sessions[index] for index in sorted(islice(order, amount))]
 

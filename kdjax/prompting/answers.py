@@ -1,6 +1,7 @@
 """Bundles ↔ answer text: `[[1,3],[2,5,6]]`, 1-based product numbers, compact, ascending."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ANSWER_MARKER = "Bundles:"  # a thought may stand before the answer; the last marker begins it
@@ -9,7 +10,7 @@ BUNDLE = r"\[\s*[1-9][0-9]*(\s*,\s*[1-9][0-9]*)*\s*\]"
 LIST_OF_BUNDLES = re.compile(rf"\s*\[\s*{BUNDLE}(\s*,\s*{BUNDLE})*\s*\]\s*")
 
 
-def answer_text(bundles: list[tuple[int, ...]]) -> str:
+def answer_text(bundles: Sequence[tuple[int, ...]]) -> str:
     """Write bundles (0-based positions) in the one canonical spelling, e.g. `((0, 2), (1, 4))` → `[[1,3],[2,5]]`.
 
     Items ascend inside a bundle and bundles ascend lexicographically: one spelling per answer leaves the student no

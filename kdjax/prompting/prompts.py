@@ -97,9 +97,8 @@ def training_example(
     """
     asked = prompt_example(tokenizer, domain, session, knowledge, form, demonstrations)
     answer = answer_text(session.bundles)
-    completion = (
-        f"{tokenizer.escape(thought)}\n{ANSWER_MARKER} {answer}" if thought else answer
-    ) + tokenizer.inner.id_to_token(tokenizer.eos_id)
+    said = f"{tokenizer.escape(thought)}\n{ANSWER_MARKER} {answer}" if thought else answer
+    completion = said + tokenizer.eos_token
     joint = tokenizer.encode(asked.prompt + completion)
     if tuple(joint[: len(asked.prompt_ids)]) != asked.prompt_ids:
         raise InputError(

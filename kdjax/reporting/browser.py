@@ -1,6 +1,6 @@
 """One test session as the report's error browser shows it: products, bundles, and what is right or wrong about them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
@@ -44,7 +44,7 @@ class SessionView:
     tokens: tuple[int, int]  # prompt, completion
 
 
-def session_view(row: dict[str, Any]) -> SessionView:
+def session_view(row: Mapping[str, Any]) -> SessionView:
     """Judge a row of `predictions.jsonl` that also has `titles`, parallel to `items`.
 
     A session is right if its distinct predicted sets are its true bundles, partly right if some predicted set has two

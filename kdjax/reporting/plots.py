@@ -2,11 +2,11 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -17,10 +17,13 @@ from matplotlib.ticker import MaxNLocator
 
 from kdjax.reporting.tables import Row
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 # Matplotlib needs a colour, the page has a name for it: the first becomes the second in the SVG.
 INK, MUTED, LINE, STUDENT, BASELINE = "#010203", "#010204", "#010205", "#010206", "#010207"
 THEME = {INK: "--ink", MUTED: "--muted", LINE: "--line", STUDENT: "--accent", BASELINE: "--muted"}
-STYLE = {
+STYLE: "dict[RcKeyType, object]" = {
     "axes.edgecolor": MUTED,
     "axes.grid": True,
     "axes.labelcolor": MUTED,
@@ -49,27 +52,27 @@ class Plot:
 
 def forest(rows: Sequence[Row], title: str, name: str) -> Plot | None:
     """Strict F1 of every predictor with its 95 % interval; None where no row has a number."""
-    rows = [row for row in rows if row.f1 is not None]
-    if not rows:
+    scored = [(row, row.f1) for row in rows if row.f1 is not None]
+    if not scored:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.7 + 0.46 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.7 + 0.46 * len(scored)), layout="constrained")
         axes = figure.subplots()
-        for y, row in enumerate(rows):
+        for y, (row, f1) in enumerate(scored):
             color = STUDENT if row.kind == "student" else BASELINE
             if row.interval:
                 axes.plot(row.interval, (y, y), color=color, linewidth=2, solid_capstyle="round")
-            axes.plot(row.f1, y, marker="o" if row.kind == "student" else "s", markersize=6, color=color)
+            axes.plot(f1, y, marker="o" if row.kind == "student" else "s", markersize=6, color=color)
             axes.text(0, y - 0.34, row.name, parse_math=False, va="center", transform=axes.get_yaxis_transform())
-        top = max(max(row.interval or (0.0,)) for row in rows)
-        axes.set(xlim=(0, max(top, *(row.f1 for row in rows), 0.05) * 1.06), ylim=(len(rows) - 0.6, -0.75), yticks=[])
+        top = max(0.05, *(max((f1, *(row.interval or ()))) for row, f1 in scored))
+        axes.set(xlim=(0, top * 1.06), ylim=(len(scored) - 0.6, -0.75), yticks=[])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("strict F1")
-        alt = "; ".join(f"{row.name} {row.cells[0]}" for row in rows)
+        alt = "; ".join(f"{row.name} {row.cells[0]}" for row, _ in scored)
         return Plot(title, f"Strict F1: {alt}", _svg(figure, name))
 
 
-def curves(history: Sequence[dict[str, Any]]) -> list[Plot]:
+def curves(history: Sequence[Mapping[str, Any]]) -> list[Plot]:
     """Training loss and learning rate per step and validation strict F1 per epoch, each where `history` has it.
 
     Where a continued run repeats a step or an epoch, the last one counts.
@@ -82,11 +85,11 @@ def curves(history: Sequence[dict[str, Any]]) -> list[Plot]:
     return [plot for plot in plots if plot]
 
 
-def _series(history: Sequence[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+def _series(history: Sequence[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
     return sorted({row[x]: row[y] for row in history if row.get(y) is not None}.items())
 
 
-def _validation(history: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+def _validation(history: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     rows = [row for row in history if "validation" in row and row["validation"]["strict"]["f1"] is not None]
     return sorted({row["epoch"]: row["validation"]["strict"]["f1"] for row in rows}.items())
 
@@ -163,12 +166,16 @@ def token_scatter(points: Sequence[tuple[float, float, str]], title: str, name: 
         for tokens, f1, label in points:
             right = tokens > middle  # its name stands to the left of it
             axes.plot(tokens, f1, "o", color=STUDENT, markersize=5)
-            place = {
-                "xytext": (-4 if right else 4, 3),
-                "ha": "right" if right else "left",
-                "textcoords": "offset points",
-            }
-            axes.annotate(label, (tokens, f1), **place, fontsize=8, color=MUTED, parse_math=False)
+            axes.annotate(
+                label,
+                (tokens, f1),
+                xytext=(-4 if right else 4, 3),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                fontsize=8,
+                color=MUTED,
+                parse_math=False,
+            )
         axes.margins(x=0.2, y=0.15)
         axes.set(xlabel="tokens of a prompt, mean", ylabel="strict F1")
         told = "; ".join(f"{label}: {f1:.3f} at {tokens:.0f}" for tokens, f1, label in points)
@@ -194,9 +201,9 @@ def _svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "kdjax"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    viewbox = re.search(r'viewBox="[^"]*"', svg).group()
-    body = re.search(r"<svg[^>]*>(.*)</svg>", svg, flags=re.DOTALL).group(1)
+    drawn = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)</svg>', buffer.getvalue(), flags=re.DOTALL)
+    assert drawn is not None  # as Matplotlib writes them
+    viewbox, body = drawn.groups()
     body = re.sub(r'(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", body)
     for color, variable in THEME.items():
         body = body.replace(color, f"var({variable})")

@@ -1,5 +1,6 @@
 """The results of a run as tables: one reading of `metrics.json` for the console, Markdown and the report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
 
 
-def results(metrics: dict[str, Any]) -> list[Results]:
+def results(metrics: Mapping[str, Any]) -> list[Results]:
     """Read `metrics.json`: the test set first, then each domain where there is more than one."""
     domains = metrics.get("domains", {})
     name = next(iter(domains)) if len(domains) == 1 else f"{len(domains)} domains pooled" if domains else ""
@@ -160,7 +161,7 @@ def _markdown(content: Results) -> str:
     return f"**{content.title}**, 95 % intervals in brackets\n\n{table}\n" + (f"\n{differences}" if differences else "")
 
 
-def headline(metrics: dict[str, Any]) -> str:
+def headline(metrics: Mapping[str, Any]) -> str:
     """What the run found, in two or three sentences, the strongest baseline included."""
     table = results(metrics)[0]
     students = [row for row in table.rows if row.kind == "student"]
@@ -170,12 +171,12 @@ def headline(metrics: dict[str, Any]) -> str:
     text = f"{who} reaches a strict F1 of {_f1(after)} on {metrics['test']['n']} {kind}test sessions"
     if len(students) > 1:
         text += f"; before fine-tuning it was {_f1(students[0])}"
-    baselines = [row for row in table.rows if row.kind == "baseline" and row.f1 is not None]
+    baselines = [(row, row.f1) for row in table.rows if row.kind == "baseline" and row.f1 is not None]
     if baselines:
-        best = max(baselines, key=lambda row: row.f1)
+        best, f1 = max(baselines, key=lambda scored: scored[1])
         text += f". The strongest baseline, “{best.name}”, reaches {_f1(best)}"
         if after.f1 is not None:
-            text += f", {_side(best.f1 - after.f1)} the student"
+            text += f", {_side(f1 - after.f1)} the student"
     return text + "."
 
 

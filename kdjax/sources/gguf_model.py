@@ -96,7 +96,7 @@ class GGUFModel:
         """Hugging Face tensor name → a function that dequantises it to float32, in Hugging Face's layout."""
         heads = {"attn_q": self._whole("llama.attention.head_count")}
         heads["attn_k"] = self._whole("llama.attention.head_count_kv", heads["attn_q"])
-        found = {}
+        found: dict[str, Callable[[], np.ndarray]] = {}
         for name in self.tensors:
             if name in OUTER_NAMES:
                 found[OUTER_NAMES[name]] = partial(self._read, name)

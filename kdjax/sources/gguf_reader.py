@@ -9,7 +9,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -71,7 +71,11 @@ class _Reader:
         start = -(-self._at // alignment) * alignment
         return fields, {name: self._placed(start, *tensor) for name, tensor in stored.items()}
 
-    def _scalar(self, form: str) -> int | float | bool:
+    @overload
+    def _scalar(self, form: Literal["I", "Q"]) -> int: ...
+    @overload
+    def _scalar(self, form: str) -> int | float: ...
+    def _scalar(self, form):
         (value,) = struct.unpack_from("<" + form, self._content, self._at)
         self._at += struct.calcsize("<" + form)
         return value

@@ -15,16 +15,17 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+VOCABULARY, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 259, 48, 96, 2, 4, 2, 12
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "vocab_size": 259,
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": INNER,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "head_dim": HEAD_DIM,
     "hidden_act": "silu",
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
@@ -40,21 +41,18 @@ def write_tiny_model(folder: Path, seed: int = 0) -> None:
     """Write the Hugging Face folder: config.json, model.safetensors, tokenizer.json, tokenizer_config.json. Same seed, same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    hidden, inner, kv = (
-        CONFIG["hidden_size"],
-        CONFIG["intermediate_size"],
-        CONFIG["num_key_value_heads"] * CONFIG["head_dim"],
-    )
-    shapes = {"model.embed_tokens.weight": (CONFIG["vocab_size"], hidden), "model.norm.weight": (hidden,)}
-    for layer in range(CONFIG["num_hidden_layers"]):
+    kv = KV_HEADS * HEAD_DIM
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    shapes["model.norm.weight"] = (HIDDEN,)
+    for layer in range(LAYERS):
         at = f"model.layers.{layer}"
-        shapes |= {f"{at}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= {f"{at}.{name}.weight": (HIDDEN,) for name in ("input_layernorm", "post_attention_layernorm")}
         shapes |= {
-            f"{at}.self_attn.{name}.weight": (rows, hidden)
-            for name, rows in (("q_proj", hidden), ("k_proj", kv), ("v_proj", kv), ("o_proj", hidden))
+            f"{at}.self_attn.{name}.weight": (rows, HIDDEN)
+            for name, rows in (("q_proj", HIDDEN), ("k_proj", kv), ("v_proj", kv), ("o_proj", HIDDEN))
         }
-        shapes |= {f"{at}.mlp.{name}.weight": (inner, hidden) for name in ("gate_proj", "up_proj")}
-        shapes[f"{at}.mlp.down_proj.weight"] = (hidden, inner)
+        shapes |= {f"{at}.mlp.{name}.weight": (INNER, HIDDEN) for name in ("gate_proj", "up_proj")}
+        shapes[f"{at}.mlp.down_proj.weight"] = (HIDDEN, INNER)
     tensors = {
         name: np.ones(shape, np.float32)
         if len(shape) == 1

@@ -51,6 +51,13 @@ class Tokenizer:
         return self.eos_ids[0]
 
     @property
+    def eos_token(self) -> str:
+        """The text of `eos_id`."""
+        token = self.inner.id_to_token(self.eos_id)
+        assert token is not None  # checked when the tokenizer was read
+        return token
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids, added tokens included."""
         return self.inner.get_vocab_size(with_added_tokens=True)
@@ -176,11 +183,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{folder / 'chat_template.jinja'}: not UTF-8 text ({error})") from error
-    ids = [inner.token_to_id(settings["eos_token"])] if settings["eos_token"] else []
+    named = [inner.token_to_id(settings["eos_token"])] if settings["eos_token"] else []
     for config in ("generation_config.json", "config.json"):
         more = _json_if_there(folder / config).get("eos_token_id")
-        ids += more if isinstance(more, list) else [more]
-    ids = [i for i in ids if i is not None]
+        named += more if isinstance(more, list) else [more]
+    ids = [i for i in named if i is not None]
     known = set(inner.get_vocab(with_added_tokens=True).values())
     if unknown := [i for i in ids if type(i) is not int or i not in known]:
         raise InputError(f"{folder}: eos_token_id {unknown[0]!r} is not the id of a token in tokenizer.json")

@@ -51,7 +51,7 @@ def open_weights(files: ModelFiles) -> Weights:
         shards = sorted(set(weight_map.values()))
     else:
         shards = sorted(path.name for path in files.folder.glob("*.safetensors"))
-    readers = {}
+    readers: dict[str, Callable[[], np.ndarray]] = {}
     for shard in shards:
         path = files.folder / shard
         if path.parent != files.folder or not os.path.isfile(path):

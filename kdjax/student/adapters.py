@@ -18,8 +18,10 @@ from kdjax.student.weights_in import flat_items, tensor_names
 
 PREFIX = "base_model.model."
 SHARD_BYTES = 4 << 30
-NOT_COMPUTED = ("modules_to_save", "fan_in_fan_out", "alora_invocation_tokens", "use_qalora", "target_parameters")
-NOT_COMPUTED += ("trainable_token_indices", "lora_bias", "layer_replication")
+NOT_COMPUTED = (
+    *("modules_to_save", "fan_in_fan_out", "alora_invocation_tokens", "use_qalora", "target_parameters"),
+    *("trainable_token_indices", "lora_bias", "layer_replication"),
+)
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others (PiSSA, OLoRA, …) take a part out of the base
 
 
@@ -193,7 +195,7 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
                 room = SHARD_BYTES
             shards[-1][name] = tensor
             room -= tensor.nbytes
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         save_file(shard, folder / name, metadata={"format": "pt"})
@@ -222,6 +224,7 @@ def _update_of(adapter: dict, module: tuple[str, ...], lora: LoraConfig | None):
         adapter = adapter.get(name, {})
     if "lora_A" not in adapter:
         return None
+    assert lora is not None  # an adapter comes with its settings
     arrays = {name: np.asarray(array) for name, array in adapter.items()}
     plan = lora.plans(len(arrays["lora_A"]))[module[-1]]
 

@@ -35,7 +35,7 @@ def attend(
         score = _product(pattern, query, keys) * scale
         scores.append(score if mask is None else jnp.where(mask, score, -jnp.inf))
     top = jnp.max(jnp.stack([score.max(axis=-1) for score in scores]), axis=0)[..., None]
-    out, total = 0.0, 0.0
+    out, total = jnp.zeros(()), jnp.zeros(())
     for score, (_, values, _) in zip(scores, segments, strict=True):
         weights = jnp.exp(score - top)
         total = total + weights.sum(axis=-1, keepdims=True)
@@ -112,7 +112,7 @@ def causal_attention(
     out = by_row(queries, *own, *shared, Spans(spans.starts)).reshape(-1, *query.shape[1:])
     if head:
         before = Spans(jnp.zeros(head, jnp.int32))
-        out = jnp.concatenate([_causal_attention(window, query[:head], *prefix, *none, before), out])
+        out = jnp.concatenate([_causal_attention(window, query[:head], *shared, *none, before), out])
     return out
 
 
@@ -219,22 +219,23 @@ def _each_block(
             mask &= jnp.where(key < 0, place - first - key, place - key) < window
         return _Block(at, key_at, reach, real, mask & jnp.repeat(real, group)[:, None])
 
-    if spans.order is None:
+    order, bounds = spans.order, spans.bounds
+    if order is None or bounds is None:
         for at in range(0, tokens, BLOCK):
             reach = min(at + BLOCK, tokens)
             done = step(block(at, 0, reach, jnp.ones(reach - at, bool)), done)
         return done
-    for number in range(spans.bounds.size - 1):
+    for number in range(bounds.size - 1):
         reach = min(BLOCK * (number + 1), tokens)
 
         def one(i, done, reach=reach):
-            begin = spans.order[i]
+            begin = order[i]
             at, start = jnp.minimum(begin, tokens - width), spans.starts[begin]
             mine = jax.lax.dynamic_slice_in_dim(spans.starts, at, width) == start
             real = mine & (at + jnp.arange(width) >= begin)
             return step(block(at, jnp.minimum(start, tokens - reach), reach, real), done)
 
-        done = jax.lax.fori_loop(spans.bounds[number], spans.bounds[number + 1], one, done)
+        done = jax.lax.fori_loop(bounds[number], bounds[number + 1], one, done)
     return done
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from kdjax.student.arrays import AnyArray
 from kdjax.student.families import DecoderConfig
 
 KV = tuple[Float[Array, "..."], Float[Array, "..."]]  # keys, values
@@ -40,7 +41,7 @@ class Cache:
         return cls(None, room(length), room(steps), none, none)
 
     def admit(
-        self, prompts: KV, first: Int[Array, " n"], lengths: Int[Array, " n"], slots: Int[Array, " n"]
+        self, prompts: KV, first: Int[AnyArray, " n"], lengths: Int[AnyArray, " n"], slots: Int[AnyArray, " n"]
     ) -> "Cache":
         """Let new prompts take the place of old rows: prompt p begins at first[p] of the keys and values [layers, kv, tokens, head_dim].
 
@@ -78,8 +79,8 @@ class Cache:
         """
 
         def put(row, kept: KV) -> KV:
-            fresh = (jax.lax.dynamic_slice_in_dim(part, row, 1, axis=2) for part in new)
-            return _write(kept, tuple(fresh), row, self.filled[row])
+            keys, values = (jax.lax.dynamic_slice_in_dim(part, row, 1, axis=2) for part in new)
+            return _write(kept, (keys, values), row, self.filled[row])
 
         generated = jax.lax.fori_loop(0, self.filled.size, put, self.generated)
         return replace(self, generated=generated, filled=self.filled + count)

@@ -1,5 +1,6 @@
 """One decoder for all families, over a shared prefix and a batch of examples; layers are stacked and scanned."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +10,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from kdjax.student.arrays import AnyArray
 from kdjax.student.attention import KEPT, Spans, attend, causal_attention
 from kdjax.student.cache import KV, Cache, CacheMasks
 from kdjax.student.dropout import Dropout
@@ -20,7 +22,7 @@ from kdjax.student.rope import rope_tables, rotate
 
 # What a layer keeps for the backward pass: everything; its input and the outputs of its linear maps, rotations and attention, of which
 # the rest is quickly recomputed; or its input alone, so that all is computed twice.
-REMAT = {
+REMAT: dict[str, Callable[[Callable], Callable]] = {
     "none": lambda layer: layer,
     "linears": partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(SAVED, KEPT)),
     "full": jax.checkpoint,
@@ -88,8 +90,8 @@ class Attention(nnx.Module):
         keys, values = (jnp.moveaxis(part, 1, 0) for part in (keys, values))
         out = causal_attention(query, keys, values, layout.spans, prefix, self.config.sliding_window)
         own = (part[:, layout.prefix :] for part in (keys, values))
-        rows = tuple(part.reshape(part.shape[0], layout.batch, layout.length, -1) for part in own)
-        return self.o_proj(out.reshape(x.shape[0], -1), here), rows
+        keys, values = (part.reshape(part.shape[0], layout.batch, layout.length, -1) for part in own)
+        return self.o_proj(out.reshape(x.shape[0], -1), here), (keys, values)
 
     def decode(
         self, x: Float[Array, "tokens hidden"], rope, here: Here, prefix: KV | None, prompt: KV, generated: KV, masks
@@ -171,11 +173,11 @@ class Decoder(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "batch length"],
-        prefix: Int[Array, " prefix"] | None = None,
+        tokens: Int[AnyArray, "batch length"],
+        prefix: Int[AnyArray, " prefix"] | None = None,
         dropout: Dropout | None = None,
         remat: str = "linears",
-        starts: Int[Array, "batch length"] | None = None,
+        starts: Int[AnyArray, "batch length"] | None = None,
         longest: int | None = None,
     ) -> Float[Array, "batch length hidden"]:
         """Last hidden states (after the final norm) of each row behind the shared prefix.
@@ -189,11 +191,11 @@ class Decoder(nnx.Module):
     def hidden(
         self,
         layers: int | None,
-        tokens: Int[Array, "batch length"],
-        prefix: Int[Array, " prefix"] | None = None,
+        tokens: Int[AnyArray, "batch length"],
+        prefix: Int[AnyArray, " prefix"] | None = None,
         dropout: Dropout | None = None,
         remat: str = "linears",
-        starts: Int[Array, "batch length"] | None = None,
+        starts: Int[AnyArray, "batch length"] | None = None,
         longest: int | None = None,
     ) -> Float[Array, "batch length hidden"]:
         """Hidden states behind so many layers (None: all), before any final norm. The others are not computed; the rest is as in `__call__`."""

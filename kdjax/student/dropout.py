@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from kdjax.student.arrays import AnyArray
+
 
 @dataclass(frozen=True)
 class Dropout:
@@ -23,8 +25,8 @@ class Dropout:
         cls,
         rate: float,
         key: PRNGKeyArray,
-        ids: Int[Array, "batch length"],
-        starts: Int[Array, "batch length"],
+        ids: Int[AnyArray, "batch length"],
+        starts: Int[AnyArray, "batch length"],
         prefix: int,
     ) -> "Dropout":
         """Masks of one training step. `ids` are the examples' numbers in the training set (0, 1, …; -1 pads), `starts` where

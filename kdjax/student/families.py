@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from kdjax.errors import InputError
 
@@ -130,7 +131,7 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
     return read
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -164,9 +165,10 @@ _FORMS = {  # what a field of config.json, or of its rope settings, has to be wh
 def _checked(settings: dict, where: str) -> dict:
     """The settings without those that are null, which mean a default, as in transformers; but of a window null says that there is none."""
     for name, value in settings.items():
-        fits, wanted = _FORMS.get(name, (None, ""))
-        if wanted and value is not None and not fits(value):
-            raise InputError(f"{where}: {name} in config.json is {repr(value)[:80]}, and has to be {wanted}")
+        if name in _FORMS and value is not None:
+            fits, wanted = _FORMS[name]
+            if not fits(value):
+                raise InputError(f"{where}: {name} in config.json is {repr(value)[:80]}, and has to be {wanted}")
     return {name: value for name, value in settings.items() if value is not None or name == "sliding_window"}
 
 
@@ -221,7 +223,7 @@ def _yarn_attention_factor(settings: dict) -> float:
     if settings.get("attention_factor") is not None:
         return settings["attention_factor"]
     log_factor = math.log(max(settings["factor"], 1.0))
-    scales = settings.get("mscale"), settings.get("mscale_all_dim")
-    if all(scales):
-        return (0.1 * scales[0] * log_factor + 1.0) / (0.1 * scales[1] * log_factor + 1.0)
+    scale, all_dim = settings.get("mscale"), settings.get("mscale_all_dim")
+    if scale and all_dim:
+        return (0.1 * scale * log_factor + 1.0) / (0.1 * all_dim * log_factor + 1.0)
     return 0.1 * log_factor + 1.0

@@ -54,6 +54,7 @@ class LoRALinear(nnx.Module):
     def __init__(self, name: str, in_features: int, out_features: int, common: Linears, bias: bool = False):
         shape = (common.layers, out_features, in_features)
         self.place = LINEAR_NAMES.index(name)
+        self.weight: BaseParam | QuantizedWeight
         if common.quantization:
             self.weight = QuantizedWeight(common.quantization, shape)
         else:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from kdjax.errors import InputError
 
@@ -17,6 +18,7 @@ LINEAR_PATHS = {  # name → path inside a layer
     "down_proj": "mlp.down_proj",
 }
 LINEAR_NAMES = tuple(LINEAR_PATHS)
+Number = TypeVar("Number", int, float)
 NOT_LINEAR = ("lm_head", "embed_tokens")  # never adapted, so that naming them as exceptions is harmless
 
 
@@ -160,7 +162,7 @@ def _ends_with(pattern: str, path: str) -> bool:
     return re.match(rf"(.*\.)?({pattern})$", path) is not None
 
 
-def _by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, Number], path: str, default: Number) -> Number:
     return next((value for pattern, value in patterns.items() if _ends_with(pattern, path)), default)
 
 

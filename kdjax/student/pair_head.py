@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from kdjax.errors import InputError
 from kdjax.sources import open_safetensors
+from kdjax.student.arrays import AnyArray
 
 PAIR_HEAD = "pair_head.safetensors"
 WIDTH = 64  # principal components of a product's states that the head sees, shared out among its fields
@@ -29,9 +30,9 @@ product [fields, width], of the cosines [fields] and the bias []."""
 
 def pair_logits(
     head: PairHead,
-    states: Float[Array, "products fields hidden"],
-    first: Int[Array, " pairs"],
-    second: Int[Array, " pairs"],
+    states: Float[AnyArray, "products fields hidden"],
+    first: Int[AnyArray, " pairs"],
+    second: Int[AnyArray, " pairs"],
 ) -> Float[Array, " pairs"]:
     """Log-odds that the products of each pair share a bundle: field by field linear in |a − b|, a · b and cos(a, b) of their projected states.
 

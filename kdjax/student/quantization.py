@@ -4,6 +4,8 @@ Our own, not qwix: qwix rewrites a model's dot products by interception and keep
 as a byte each. Here a weight is two plain arrays that scan over layers, packed two to a byte on every device.
 """
 
+from typing import TypeGuard
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -41,7 +43,7 @@ class QuantizedWeight(nnx.Module):
         return dequantize(self.codes[...], self.scales[...]).astype(dtype)
 
 
-def is_quantized(node) -> bool:
+def is_quantized(node: object) -> TypeGuard[dict[str, Array]]:
     """Whether a node of a parameter tree holds the two arrays of a `QuantizedWeight`."""
     return isinstance(node, dict) and node.keys() == {"codes", "scales"}
 

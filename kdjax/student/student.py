@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from kdjax.errors import InputError
 from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer, open_weights, read_config, resolve
 from kdjax.student import adapters
+from kdjax.student.arrays import AnyArray
 from kdjax.student.decoder import Decoder
 from kdjax.student.families import DecoderConfig, decoder_config
 from kdjax.student.lora import init_adapter
@@ -44,7 +45,7 @@ class Student:
         return nnx.merge(self.graph, adapter, base)
 
     def logits(
-        self, tokens: Int[Array, "batch seq"], lengths: Int[Array, " batch"] | None = None
+        self, tokens: Int[AnyArray, "batch seq"], lengths: Int[AnyArray, " batch"] | None = None
     ) -> Float[Array, "batch seq vocab"]:
         """Next-token logits, float32. Where `lengths` are given the rows are right-padded, and the logits at padding are 0."""
         tokens = jnp.asarray(tokens, jnp.int32)
@@ -170,8 +171,9 @@ def _split(
 ) -> tuple[nnx.GraphDef, dict, dict]:
     """The decoder's structure, and the shapes of its adapter and of its base as nested dicts; no array is made."""
     decoder = nnx.eval_shape(lambda: Decoder(config, dtype, lora, quantization))
-    graph, adapter, base = nnx.split(decoder, LoRAParam, BaseParam)
-    return graph, nnx.to_pure_dict(adapter), nnx.to_pure_dict(base)
+    graph, *states = nnx.split(decoder, LoRAParam, BaseParam)
+    adapter, base = map(nnx.to_pure_dict, states)
+    return graph, adapter, base
 
 
 def _fresh_adapter(abstract: dict, base: dict, lora: LoraConfig, layers: int, seed: int) -> dict:
@@ -180,7 +182,8 @@ def _fresh_adapter(abstract: dict, base: dict, lora: LoraConfig, layers: int, se
     if lora.use_dora:
         maps = {path[-2]: leaf for path, leaf in flat_items(base) if path[0] == "layers" and path[-1] == "weight"}
         for name in (name for name, plan in plans.items() if plan.rank):
-            weight = dequantize(**maps[name]) if is_quantized(maps[name]) else maps[name]
+            leaf = maps[name]
+            weight = dequantize(**leaf) if is_quantized(leaf) else leaf
             norms[name] = jnp.linalg.norm(weight.astype(jnp.float32), axis=-1)
     return init_adapter(abstract, plans, jax.random.key(seed), norms)
 

@@ -300,9 +300,7 @@ class Cell:
             kept[name] = dict(forms)
             for form in set(forms) - {"thoughts"}:
                 if not all("effect" in card.checks for card in forms[form]):
-                    kept[name][form] = keep_validated(
-                        forms[form], lambda chosen, form=form: score(form, chosen), log=self.log.say
-                    )
+                    kept[name][form] = keep_validated(forms[form], partial(score, form), log=self.log.say)
                     write_cards(card_path(self.folder, name, form), kept[name][form])
         return kept
 

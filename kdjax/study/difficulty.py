@@ -11,7 +11,7 @@ from kdjax.student import Student
 from kdjax.study import examples as asking
 from kdjax.study.quantity import Difficulty
 from kdjax.study.telling import Teller
-from kdjax.training import Parallel, lay_out, plan_groups, token_losses
+from kdjax.training import Parallel, Rows, lay_out, plan_groups, token_losses
 
 
 def difficulty(
@@ -32,6 +32,7 @@ def difficulty(
     with Progress(len(told), "difficulty", log) as progress:
         for batch in lay_out(told, groups, parallel.shares, student.tokenizer.eos_id):
             rows = batch.rows
+            assert isinstance(rows, Rows)  # so they were planned
             owner = np.take_along_axis(rows.ids, rows.positions, axis=-1)[rows.weights > 0]
             found = np.asarray(losses(adapter, base, batch.prefix, rows))[rows.weights > 0]
             np.add.at(sums, owner, found)

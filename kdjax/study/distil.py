@@ -59,6 +59,7 @@ def distil(
             for form in config.knowledge.formats:
                 path, made = card_path(workdir, name, form), ready[name].get(form)
                 if made is None:
+                    assert teacher is not None  # else all would be ready
                     made = _extract(config, domain, form, asking(teacher, log), count_tokens, log.say)
                 cards[name][form] = made
                 if path.is_file():

@@ -14,7 +14,7 @@ from kdjax.decoding import Constraint, Generator, StateReader
 from kdjax.errors import InputError
 from kdjax.prompting import INSTRUCTION, ProductForm
 from kdjax.reporting import read_json, read_jsonl, write_json, write_jsonl, write_text
-from kdjax.student import PairHead, Student, load_pair_head, save_pair_head
+from kdjax.student import LoraConfig, PairHead, Student, load_pair_head, save_pair_head
 from kdjax.study.answering import judge
 from kdjax.study.telling import Shown, Teller
 
@@ -94,12 +94,14 @@ def export_adapter(
     _save_demonstrations(folder, teller)
     golden = _golden(student, head, answer["pair_layers"], teller)
     write_json(folder / "golden.json", golden)
-    lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
+    lora = student.lora
+    assert lora is not None  # it was saved
+    plans = lora.plans(student.config.num_hidden_layers)
     text = README.format(
         base=student.files.source,
         data=", ".join(name + " (synthetic)" * facts["synthetic"] for name, facts in run["data"].items()),
         kept=f", kept in {student.quantization}" if student.quantization else "",
-        use=JUDGES.format(layers=answer["pair_layers"]) if head else _how_to_write(student, folder),
+        use=JUDGES.format(layers=answer["pair_layers"]) if head else _how_to_write(student, lora, folder),
         folder=folder.name,
         kind="DoRA" if lora.use_dora else "LoRA",
         rank=lora.r,
@@ -161,9 +163,8 @@ def trained_with(adapter: Path) -> dict:
         raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
 
 
-def _how_to_write(student: Student, folder: Path) -> str:
-    lora, plans = student.lora, student.lora.plans(student.config.num_hidden_layers)
-    rank = max(plan.rank for plan in plans.values())
+def _how_to_write(student: Student, lora: LoraConfig, folder: Path) -> str:
+    rank = max(plan.rank for plan in lora.plans(student.config.num_hidden_layers).values())
     uniform = not (lora.use_dora or lora.rank_pattern or lora.alpha_pattern)
     vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
     return WRITES.format(

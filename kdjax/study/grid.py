@@ -105,7 +105,7 @@ def _update(config: ConfigDict, name: str, fields: dict) -> None:
 
 
 def _field_names(config: ConfigDict, before: str = "") -> Sequence[str]:
-    names = []
+    names: list[str] = []
     for name, value in config.items():
         names += _field_names(value, f"{before}{name}.") if isinstance(value, ConfigDict) else [before + name]
     return names

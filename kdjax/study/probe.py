@@ -18,6 +18,7 @@ from kdjax.reporting import Progress, RunLog, write_json
 from kdjax.student import Student, fit_pair_head, load_student
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged
+from kdjax.study.distil import Cards
 from kdjax.study.settings import check, devices
 from kdjax.study.telling import Questions
 from kdjax.study.workdir import check_workdir, claim, record_devices
@@ -47,7 +48,7 @@ def probe(config: ConfigDict, workdir: str) -> None:
         raise InputError(f"config.probe.layers={layers!r}: name some of the student's layers, 1 to {there}")
     claim(folder, config, domains)
     record_devices(folder)
-    cards = {name: {} for name in domains}
+    cards: dict[str, Cards] = {name: {} for name in domains}
     teller = asking.teller(config, student.tokenizer, domains, cards)
     examples = asking.training_set(config, teller, domains, cards)[0]
     asked = asking.questions(config, teller, domains, "validation")
@@ -69,12 +70,12 @@ def probe(config: ConfigDict, workdir: str) -> None:
 def _row(student: Student, read: StateReader, examples, asked: Questions) -> dict:
     started = time.perf_counter()
     head = fit_pair_head(read(student.adapter, examples), [*map(pair_labels, examples)])
-    row = {"layers": read.layers, "seconds": time.perf_counter() - started, "domains": {}}
+    seconds, domains = time.perf_counter() - started, {}
     judged = Judged(read).log_odds({"adapter": student.adapter, "head": head}, asked, lambda done: None)
     for name in dict.fromkeys(asked.domains):
         mine = [i for i, domain in enumerate(asked.domains) if domain == name]
-        row["domains"][name] = judgement([judged[i] for i in mine], [asked.prompts[i] for i in mine])
-    return row
+        domains[name] = judgement([judged[i] for i in mine], [asked.prompts[i] for i in mine])
+    return {"layers": read.layers, "seconds": seconds, "domains": domains}
 
 
 def judgement(log_odds: Sequence[Float[np.ndarray, "products products"]], prompts: Sequence[Example]) -> dict:

@@ -75,8 +75,10 @@ def read_predictions(path: Path, questions: Questions) -> list[dict]:
 
 
 def _is_row(row: Mapping, domain: str, session: Session) -> bool:
-    text, *rest = (row.get(name) for name in ("text", "prompt_tokens", "completion_tokens", "rescued"))
-    return isinstance(text, str) and row == prediction_row(domain, session, text, *rest)
+    rest = ("prompt_tokens", "completion_tokens", "rescued")
+    if not isinstance(row.get("text"), str) or not row.keys() >= {*rest}:
+        return False
+    return row == prediction_row(domain, session, row["text"], *(row[name] for name in rest))
 
 
 def scores(rows: Sequence[Mapping]) -> dict:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 from ml_collections import ConfigDict
@@ -238,6 +238,6 @@ def _at(config: ConfigDict, field: str):
     return config
 
 
-def _one_of(field: str, value: str | None, allowed: Sequence) -> None:
+def _one_of(field: str, value: str | None, allowed: Collection) -> None:
     if value not in allowed:
         raise InputError(f"config.{field}={value!r} is not supported; choose from {', '.join(map(str, allowed))}")

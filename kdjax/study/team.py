@@ -89,7 +89,7 @@ def follow() -> None:
     Raises:
         InputError: the first process could not go on.
     """
-    follower = None
+    follower: Follower | None = None
     while True:
         word, told = processes.listen()
         if word == "stop":
@@ -99,7 +99,9 @@ def follow() -> None:
         if word == "load":
             jax.clear_caches()  # of the run before, as the first process does
             follower = Follower(create(**_tuples(told["config"])))
-        elif word == "train":
+            continue
+        assert follower is not None  # the first word is always to load
+        if word == "train":
             follower.train(told)
         else:
             follower.answer(told)

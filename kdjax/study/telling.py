@@ -24,14 +24,15 @@ class Shown:
     count: int = 0
     sessions: tuple[Session, ...] = ()
     thoughts: Mapping[str, str] = field(default_factory=dict)  # session id → what a teacher thought about it
+    _find: Neighbours | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        find = Neighbours(self.sessions) if self.count else None
-        object.__setattr__(self, "_find", find)
+        if self.count:
+            object.__setattr__(self, "_find", Neighbours(self.sessions))
 
     def __call__(self, session: Session, trains: bool) -> tuple[Demonstration, ...]:
         """The demonstrations for a session; one that `trains` is among the sessions, and is not shown itself."""
-        near = self._find(session, self.count, trains) if self.count else []
+        near = self._find(session, self.count, trains) if self._find else []
         return tuple(Demonstration(other, self.thoughts.get(other.id, "")) for other in reversed(near))
 
 
@@ -116,6 +117,6 @@ def fingerprint(model: str, config: ConfigDict, head: PairHead | None, asked: Qu
         [prompt.domain, prompt.session_id, prompt.prompt_ids] for told in asked.tellings for prompt in told.prompts
     ]
     digest = hashlib.sha256(json.dumps([student, form, prompts]).encode())
-    for name in sorted(head or ()):
-        digest.update(name.encode() + np.asarray(head[name]).tobytes())
+    for name, part in sorted((head or {}).items()):
+        digest.update(name.encode() + np.asarray(part).tobytes())
     return digest.hexdigest()

@@ -109,7 +109,8 @@ def stage(log: RunLog, name: str) -> Iterator[None]:
 def stage_seconds(workdir: Path) -> dict[str, float]:
     """Seconds per stage, summed over all parts of a continued run; a part that was killed counts up to its last event."""
     seconds: dict[str, float] = {}
-    begun = last = None
+    begun: dict | None = None
+    last: dict = {}
     for row in read_jsonl(workdir / "log.jsonl"):
         if begun and row["event"] in ("begin", "stage"):
             whole = row["event"] == "stage"

@@ -54,8 +54,9 @@ def _pairs(sessions: Sequence[Session]) -> tuple[dict[Pair, list[str]], dict[Pai
         leaves = [leaf_category(paths) for paths in session.categories]
         in_session: dict[Pair, bool] = {}
         for i, j in combinations(range(len(session)), 2):
-            if leaves[i] and leaves[j]:
-                pair = tuple(sorted((leaves[i], leaves[j])))
+            first, second = leaves[i], leaves[j]
+            if first and second:
+                pair = min(first, second), max(first, second)
                 together = any(i in bundle and j in bundle for bundle in session.bundles)
                 in_session[pair] = in_session.get(pair, False) or together
         for pair, together in in_session.items():
@@ -74,8 +75,8 @@ def _size_rules(sessions: Sequence[Session]) -> list[AnnotationRule]:
             holders = [session for session in sessions if any(len(bundle) == size for bundle in session.bundles)]
             rules.append(_rule(f"Most bundles hold {_number(size)} products.", holders))
     counts = Counter(len(session.bundles) for session in sessions)
-    for count, holders in counts.items():
-        if 2 * holders > len(sessions):
+    for count, often in counts.items():
+        if 2 * often > len(sessions):
             like = [session for session in sessions if len(session.bundles) == count]
             rules.append(_rule(f"Most sessions hold {_number(count)} {'bundle' if count == 1 else 'bundles'}.", like))
     rest = [

@@ -80,9 +80,11 @@ class TeacherCache:
         self._bad_lines: set[int] = set()
         for number, entry in enumerate(self._journal.read()):
             try:
+                if entry is None:
+                    raise Damaged("not what was written")
                 answers, provenance = [Answer.from_row(row) for row in entry["answers"]], entry["provenance"]
                 self._check_keys((row["key"], row["fields"]) for row in entry["answers"])
-            except (Damaged, KeyError, TypeError, ValueError):  # a damaged line is None
+            except (Damaged, KeyError, TypeError, ValueError):
                 self._bad_lines.add(number)
             else:
                 journalled |= {answer.key: answer for answer in answers}

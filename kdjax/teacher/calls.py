@@ -114,6 +114,7 @@ def sha256_json(value) -> str:
 
 def call_fields(prompt_ids: Sequence[int] | None, call: Call) -> dict:
     """The fields that decide an answer. None for `prompt_ids`: the teacher tokenizes by itself, from the messages."""
+    prompt: dict[str, object]
     if prompt_ids is None:
         prompt = {"messages": call.messages()}
     else:

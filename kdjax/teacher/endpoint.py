@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -113,7 +114,7 @@ class Endpoint:
 
     def _payload(self, request: Request) -> dict:
         call = request.call
-        payload = {"model": self.model, "messages": call.messages()}
+        payload: dict[str, object] = {"model": self.model, "messages": call.messages()}
         payload |= {"max_tokens": call.max_new_tokens, "temperature": call.temperature}
         return payload | ({"seed": int(request.key[:7], 16)} if call.temperature else {})  # fits 32 bits
 
@@ -171,7 +172,7 @@ class Endpoint:
         if len(key := self._key()) >= SECRET and key in text + finish:
             raise Failure("the answer repeats the API key, so it is not kept", hopeless=True)
         text, finish = (said.encode(errors="replace").decode() for said in (text, finish))  # no half characters
-        row = {"text": text, "finish_reason": finish} | dict.fromkeys(NO_TOKENS, ())
+        row: dict[str, object] = {"text": text, "finish_reason": finish} | dict.fromkeys(NO_TOKENS, ())
         row |= {name: _count(reply.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")}
         model = reply.get("model")
         return row, self._hide(model)[:200] if isinstance(model, str) else self.model
@@ -187,10 +188,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def http_error_302(self, *_) -> None:
         return None
 
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]  # as in the base
 
 
-def _read(reply: http.client.HTTPResponse, limit: int, until: float) -> bytes:
+def _read(reply: http.client.HTTPResponse | HTTPError, limit: int, until: float) -> bytes:
     """At most `limit` bytes of a reply. A reply that comes in drops does not come in time."""
     parts, length = [], 0
     while length < limit and (part := reply.read1(limit - length)):
@@ -203,7 +204,7 @@ def _read(reply: http.client.HTTPResponse, limit: int, until: float) -> bytes:
     return b"".join(parts)
 
 
-def retry_after(headers: Mapping) -> float:
+def retry_after(headers: Mapping[str, str] | Message) -> float:
     """The seconds that `Retry-After` asks for, as a number or as an HTTP date; 0 where it says nothing readable."""
     said = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", said):

@@ -1,7 +1,7 @@
 """The Hugging Face teacher as seen from this side: a process of its own, spoken to over pipes."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from kdjax.child import Child, ChildDied
 from kdjax.errors import InputError
@@ -66,7 +66,7 @@ class HfWorker:
         self._process = Child("kdjax.teacher.hf_worker", settings, {"HF_HUB_OFFLINE": "1"})
         self.setting = self._exchange()
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
         """Ask batch by batch, each as it stands, since a model's rounding depends on a prompt's companions."""
         for batch in batches:
             yield [
@@ -104,6 +104,7 @@ class HfWorker:
 
     def _exchange(self, message: object = None):
         """Send a message, if there is one, and wait for the reply."""
+        assert self._process is not None  # between `start` and `close`
         try:
             return self._process.exchange(message)
         except ChildDied as death:

@@ -27,16 +27,17 @@ def main() -> None:
         _send(replies, generate(model, json.loads(line), settings["eos_ids"]))
 
 
-def load_model(folder: str, gguf_file: str | None, dtype: str) -> torch.nn.Module:
+def load_model(folder: str, gguf_file: str | None, dtype: str) -> transformers.PreTrainedModel:
     """A causal LM from local files, on the GPU if there is one, ready for inference. No code from the folder is run."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=gguf_file, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
     )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()  # type: ignore[arg-type]  # to's decorator loses the self of the method
 
 
 @torch.inference_mode()
-def generate(model: torch.nn.Module, requests: Sequence[dict], eos_ids: Sequence[int]) -> list[dict]:
+def generate(model: transformers.PreTrainedModel, requests: Sequence[dict], eos_ids: Sequence[int]) -> list[dict]:
     """Continue a batch of prompts until each one has ended its turn or has its tokens.
 
     A request has `prompt_ids`, `max_new_tokens`, `temperature` (0: greedy), `seed` and `top_k_logprobs`; a reply has
@@ -76,8 +77,8 @@ def generate(model: torch.nn.Module, requests: Sequence[dict], eos_ids: Sequence
         )  # a finished row must not run out of its context
         mask = torch.cat([mask, mask.new_ones(len(requests), 1)], dim=1)
     columns = [torch.stack(column, dim=1) for column in zip(*steps, strict=True)]  # [batch, steps] or [batch, steps, k]
-    rows = zip(requests, lengths.tolist(), *columns, strict=True)
-    return [_reply(*row, eos_ids) for row in rows]
+    rows = zip(requests, lengths.tolist(), zip(*columns, strict=True), strict=True)
+    return [_reply(request, length, eos_ids, *row) for request, length, row in rows]
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,7 +103,7 @@ def _choose(logits: torch.Tensor, temperatures: torch.Tensor, uniform: torch.Ten
     return torch.where(temperatures > 0, drawn.clamp(max=logits.shape[-1] - 1), greedy)
 
 
-def _reply(request, length, tokens, targets, logsumexp, top_ids, top_logprobs, eos_ids) -> dict:
+def _reply(request, length, eos_ids, tokens, targets, logsumexp, top_ids, top_logprobs) -> dict:
     """One row of the batch, cut to its own length and its own number of alternatives."""
     k = request["top_k_logprobs"]
     return {

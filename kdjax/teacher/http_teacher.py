@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import chain
 from queue import Empty, SimpleQueue
 
@@ -14,6 +14,8 @@ ATTEMPTS = 6  # per prompt
 FIRST_WAIT = 2.0  # seconds before the second attempt; doubled before each further one
 GIVE_UP = 16  # prompts failed one after the other: then it is not the prompts
 NAMED = 3  # failed prompts in the error
+
+Outcome = tuple[Request, tuple[dict, str] | Failure]  # what the endpoint said, or why it did not
 
 
 class HttpWorker:
@@ -36,14 +38,16 @@ class HttpWorker:
         """Raise InputError if the key is missing; there is nothing to start."""
         self.check_model()
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
         """Each answer when it comes; how the requests are cut into batches plays no part.
 
         Raises:
             InputError: at the end, if prompts have no answer; how many, and why the first.
         """
         requests = list(chain(*batches))
-        waiting, outcomes, stopped = SimpleQueue(), SimpleQueue(), threading.Event()
+        waiting: SimpleQueue[Request] = SimpleQueue()
+        outcomes: SimpleQueue[Outcome | None] = SimpleQueue()
+        stopped = threading.Event()
         for request in requests:
             waiting.put(request)
         count = min(self.side_by_side, len(requests))
@@ -55,13 +59,15 @@ class HttpWorker:
             while count:
                 if (outcome := outcomes.get()) is None:
                     count -= 1
-                elif isinstance(outcome[1], Failure):
-                    failed.append(outcome)
+                    continue
+                request, said = outcome
+                if isinstance(said, Failure):
+                    failed.append((request, said))
                     in_a_row += 1
                     if in_a_row >= GIVE_UP:
                         stopped.set()  # what is under way still ends, so that no answer that was paid for is lost
                 else:
-                    request, (row, answered_by) = outcome
+                    row, answered_by = said
                     answered, in_a_row = answered + 1, 0
                     self.setting = {"url": self.endpoint.url, "answered_by": answered_by}
                     yield [(request, row)]
@@ -73,8 +79,10 @@ class HttpWorker:
     def close(self) -> None:
         """Nothing is left open between two passes."""
 
-    def _serve(self, waiting: SimpleQueue, outcomes: SimpleQueue, stopped: threading.Event) -> None:
-        """Ask until nothing waits. An outcome is (request, what the endpoint said or a Failure), then None."""
+    def _serve(
+        self, waiting: SimpleQueue[Request], outcomes: SimpleQueue[Outcome | None], stopped: threading.Event
+    ) -> None:
+        """Ask until nothing waits; then the outcome is None."""
         try:
             while not stopped.is_set():
                 request = waiting.get_nowait()

@@ -1,7 +1,7 @@
 """Open a teacher and ask it; whatever was asked before comes from the cache."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class Worker(Protocol):
     def start(self) -> None:
         """Be ready to answer. Raises InputError if the teacher cannot be."""
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Iterator[list[tuple[Request, dict]]]:
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
         """Answers as they come, with the columns of `Answer` that the teacher decides; a list is journalled as one.
 
         Raises InputError, when all that could be answered was, if something was not.
@@ -103,7 +103,7 @@ class Teacher:
             self._refuse_misses(unsealed)
         asked_before = self.stats.asked
         if self._worker and unsealed:
-            self._pass(unsealed, len(distinct), on_batch)
+            self._pass(self._worker, unsealed, len(distinct), on_batch)
         else:
             on_batch(len(distinct), len(distinct))
         self.stats.cached += len(distinct) - (self.stats.asked - asked_before)
@@ -140,35 +140,37 @@ class Teacher:
                 "Replay needs the configuration that was recorded; ask other calls with teacher kind 'hf' or 'http'"
             )
 
-    def _pass(self, requests: Sequence[Request], total: int, on_batch: Callable[[int, int], None]) -> None:
+    def _pass(
+        self, worker: Worker, requests: Sequence[Request], total: int, on_batch: Callable[[int, int], None]
+    ) -> None:
         """Ask what is neither sealed nor journalled, batch by batch, and seal."""
         with self.cache.writing(self._source, self.tokenizer, self._log):
             plan = make_plan([request for request in requests if not self.cache.sealed(request.key)], self._batch_size)
             rest = [[request for request in batch if request.key not in self.cache] for batch in plan]
             missing = [request for batch in rest for request in batch]
-            self._worker.check(missing)
+            worker.check(missing)
             done = total - len(missing)
             if done:
                 on_batch(done, total)
             if missing:
                 self._log(f"teacher {self._source}: {done} of {total} answers are cached, asking {len(missing)}")
-                self._worker.start()
-                with closing(self._worker.ask([batch for batch in rest if batch])) as replies:
+                worker.start()
+                with closing(worker.ask([batch for batch in rest if batch])) as replies:
                     started = time.perf_counter()
                     for batch in replies:
-                        self._keep(batch, time.perf_counter() - started)
+                        self._keep(batch, worker.setting, time.perf_counter() - started)
                         done += len(batch)
                         on_batch(done, total)
                         started = time.perf_counter()
             self.cache.seal()
 
-    def _keep(self, batch: Sequence[tuple[Request, dict]], seconds: float) -> None:
+    def _keep(self, batch: Sequence[tuple[Request, dict]], setting: dict, seconds: float) -> None:
         """Journal the replies of one batch, and count them."""
         answers = [
             Answer.from_row({"key": request.key, "fields": canonical_json(request.fields)} | reply)
             for request, reply in batch
         ]
-        self.cache.append(answers, self._worker.setting | {"batch_size": self._batch_size, "seconds": seconds})
+        self.cache.append(answers, setting | {"batch_size": self._batch_size, "seconds": seconds})
         self.stats.asked += len(answers)
         self.stats.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
         self.stats.completion_tokens += sum(answer.completion_tokens for answer in answers)
@@ -205,6 +207,7 @@ def open_teacher(
     """
     if batch_size < 1:
         raise InputError(f"teacher batch_size must be at least 1, got {batch_size}")
+    worker: Worker
     if kind == "hf":
         files = resolve(source)
         tokenizer = load_tokenizer(files)

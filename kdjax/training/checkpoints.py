@@ -37,26 +37,27 @@ class Checkpoints:
         Raises:
             InputError: there is no room for it, or the folder cannot be written. The checkpoints before it stay.
         """
-        path = text_from_first(str(self._folder / str(step)) if self._folder else None)
-        if not self._folder:
+        folder = self._folder
+        path = text_from_first(str(folder / str(step)) if folder else None)
+        if not folder:
             _check_directory_consistency(path)  # Orbax asks this of all processes, whoever is active
             return
         state = jax.device_get(state)
         told = {"progress": progress, "sha256": _digest(state)}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._check_room(sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state)))
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_room(folder, sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state)))
             with _by_the_first():
                 ocp.save_checkpointables(path, {"state": state}, custom_metadata=told, overwrite=True)
         except (OSError, ValueError) as error:  # the latter: how TensorStore says that a file cannot be written
             raise InputError(
                 f"the checkpoint {path} cannot be written ({error}); the same command goes on from the one before"
             ) from error
-        for old in self._steps()[:-KEPT]:
-            (self._folder / str(old)).rename(self._folder / f"{old}.old")
-        for path in self._folder.iterdir():
-            if path.name.endswith(UNFINISHED):
-                shutil.rmtree(path)
+        for old in _steps(folder)[:-KEPT]:
+            (folder / str(old)).rename(folder / f"{old}.old")
+        for left in folder.iterdir():
+            if left.name.endswith(UNFINISHED):
+                shutil.rmtree(left)
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """The latest checkpoint with the shapes, dtypes and placement of `like`, or None where there is none.
@@ -64,37 +65,41 @@ class Checkpoints:
         Raises:
             InputError: it is damaged, or of another training.
         """
-        state, progress = self._read(like) if self._folder and self._steps() else (like, None)
+        steps = _steps(self._folder) if self._folder else []
+        state, progress = _read(self._folder, steps[-1], like) if self._folder and steps else (like, None)
         progress = json.loads(text_from_first(json.dumps(progress)))
         if progress is None:
             return None
         return jax.tree.map(lambda array, leaf: jax.device_put(array, leaf.sharding), like_first(state), like), progress
 
-    def _read(self, like: Any) -> tuple[Any, dict]:
-        path = self._folder / str(self._steps()[-1])
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        try:
-            with _by_the_first():
-                state = ocp.load_checkpointables(path, {"state": abstract})["state"]
-                told = ocp.checkpointables_metadata(path).custom_metadata
-            if told["sha256"] != _digest(state):
-                raise ValueError("its arrays are not those that were written")
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"the checkpoint {path} is damaged ({error}); delete this folder to go on from the one before, or all of "
-                f"{self._folder} to train anew"
-            ) from error
-        return state, told["progress"]
 
-    def _check_room(self, size: int) -> None:
-        """Before Orbax runs into it, which prints its whole stack several times."""
-        free = shutil.disk_usage(self._folder).free
-        if free < size + ROOM:
-            raise OSError(f"it takes {(size + ROOM) / 2**20:.0f} MiB, of which {free / 2**20:.0f} are free")
+def _steps(folder: Path) -> list[int]:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
 
-    def _steps(self) -> list[int]:
-        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdecimal())
+
+def _read(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
+    path = folder / str(step)
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+    try:
+        with _by_the_first():
+            state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+            told = ocp.checkpointables_metadata(path).custom_metadata
+        if told["sha256"] != _digest(state):
+            raise ValueError("its arrays are not those that were written")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint {path} is damaged ({error}); delete this folder to go on from the one before, or all of "
+            f"{folder} to train anew"
+        ) from error
+    return state, told["progress"]
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Before Orbax runs into it, which prints its whole stack several times."""
+    free = shutil.disk_usage(folder).free
+    if free < size + ROOM:
+        raise OSError(f"it takes {(size + ROOM) / 2**20:.0f} MiB, of which {free / 2**20:.0f} are free")
 
 
 def _digest(state: Any) -> str:

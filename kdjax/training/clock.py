@@ -11,10 +11,10 @@ def compile_seconds() -> float:
     return _seconds
 
 
-def _listen(event: str, duration: float, **_) -> None:
+def _listen(event: str, duration_secs: float, **_: str | int) -> None:
     global _seconds
     if event in _COMPILE_EVENTS:
-        _seconds += duration
+        _seconds += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

@@ -280,5 +280,5 @@ def _preview_pairs(student: Student, prefix: np.ndarray, fed: np.ndarray, produc
     return text
 
 
-def _decode(student: Student, ids: Sequence[int]) -> str:
-    return student.tokenizer.decode(ids, skip_special_tokens=False)
+def _decode(student: Student, ids: np.ndarray) -> str:
+    return student.tokenizer.decode(ids.tolist(), skip_special_tokens=False)

@@ -117,6 +117,7 @@ class Parallel:
         """This process's arrays as its part of arrays over all processes; nothing is moved."""
 
         def widen(array: jax.Array) -> jax.Array:
+            assert isinstance(array.sharding, NamedSharding)  # as all that is placed here
             spec, shape = array.sharding.spec, array.shape
             if spec and spec[0] == SHARES:
                 shape = shape[0] * jax.process_count(), *shape[1:]

@@ -41,9 +41,9 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
         _initialize()
 
 
-def _initialize(*addressed) -> None:
+def _initialize(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(*addressed, shutdown_timeout_seconds=LEAVE)
+    jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=LEAVE)
 
 
 def _in_a_cluster() -> bool:
@@ -95,9 +95,9 @@ def listen() -> tuple[str, dict]:
 
 
 def text_from_first(text: str | None) -> str:
-    """The first process's text; the others give None."""
+    """The first process's text, empty for None; the others give None."""
     if alone():
-        return text
+        return text or ""
     data = np.frombuffer((text or "").encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int64(data.size)))
     padded = data if is_first() else np.zeros(size, np.uint8)
@@ -107,6 +107,7 @@ def text_from_first(text: str | None) -> str:
 def arrays_from_first(tree: dict | None) -> dict:
     """The first process's nested dict of arrays, as NumPy arrays; the others give None."""
     if alone():
+        assert tree is not None  # this is the first
         return tree
     spec = tree and jax.tree.map(lambda leaf: {"shape": leaf.shape, "dtype": str(leaf.dtype)}, tree)
     spec = json.loads(text_from_first(json.dumps(spec)))
