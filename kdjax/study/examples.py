@@ -28,10 +28,10 @@ def teller(
     config: ConfigDict, tokenizer: Tokenizer, domains: Mapping[str, Domain], cards: Mapping[str, Cards]
 ) -> Teller:
     """How sessions are told: with the cards' knowledge, and with demonstrations from the training sessions of `domains`."""
-    shown = {}
+    shown, asked = {}, config.prompting
     for name, forms in cards.items():
         thoughts = _thoughts(forms) if config.knowledge.thoughts_in == "demonstrations" else {}
-        shown[name] = Shown(config.prompting.demonstrations, tuple(domains[name].splits["train"]), thoughts)
+        shown[name] = Shown(asked.demonstrations, tuple(domains[name].splits["train"]), thoughts, asked.encoder)
     return Teller(tokenizer, product_form(config), contexts(cards), shown)
 
 

@@ -40,8 +40,9 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         with stage(log, "dialogues"), open_config_teacher(config, log.say) as teacher:
             for name, domain in domains.items():
                 log.say(describe(domain))
-                find = Neighbours(domain.splits["train"])
+                find = Neighbours(domain.splits["train"], config.prompting.encoder)
                 asked = spread(domain.splits["test"], config.eval.max_sessions)
+                find.prepare(asked)
                 pairs = [(session, find(session, 1)[0]) for session in asked]
                 prove_sources(domains, ((f"neighbour of {s.id}", name, (near.id,)) for s, near in pairs))
                 held = aicl(pairs, asking(teacher, log), max_new_tokens=config.knowledge.max_new_tokens, log=log.say)

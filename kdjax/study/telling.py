@@ -24,11 +24,17 @@ class Shown:
     count: int = 0
     sessions: tuple[Session, ...] = ()
     thoughts: Mapping[str, str] = field(default_factory=dict)  # session id → what a teacher thought about it
+    encoder: str = ""  # that finds the nearest ones; "": TF-IDF
     _find: Neighbours | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.count:
-            object.__setattr__(self, "_find", Neighbours(self.sessions))
+            object.__setattr__(self, "_find", Neighbours(self.sessions, self.encoder))
+
+    def prepare(self, sessions: Sequence[Session]) -> None:
+        """Get ready for these sessions, before each is asked about."""
+        if self._find:
+            self._find.prepare(sessions)
 
     def __call__(self, session: Session, trains: bool) -> tuple[Demonstration, ...]:
         """The demonstrations for a session; one that `trains` is among the sessions, and is not shown itself."""
@@ -88,6 +94,9 @@ class Questions:
 
 def ask(teller: Teller, asked: Sequence[tuple[str, Session]], orders: int) -> Questions:
     """The prompts of sessions, (domain, session) each, told in so many orders."""
+
+    for name, shown in teller.shown.items():
+        shown.prepare([session for domain, session in asked if domain == name])
 
     def tell(number: int) -> Telling:
         told = [order(number, len(session)) for _, session in asked]

@@ -5,8 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_encoder import write_tiny_encoder
 
+from kdjax.data import load_domain
+from kdjax.prompting import Neighbours
 from kdjax.student import load_student
+from kdjax.study.export import trained_with
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def flags(shop, adapter):
 def test_bundles_of_new_sessions_are_items_of_the_session(finished, launch, shop):
     process = launch("generate.py:smoke", *flags(shop, finished[0] / "adapter"))
     assert process.returncode == 0, process.stderr[-3000:]
-    rows = [json.loads(line) for line in (shop / "out" / "bundles.jsonl").open()]
+    rows = [json.loads(line) for line in (shop / "out" / "bundles.jsonl").read_text().splitlines()]
     assert [row["session_id"] for row in rows] == ["s1", "s2"]
     assert {item for bundle in rows[0]["bundles"] for item in bundle} <= {"B1", "B2", "B3"}
     assert all(row["valid"] and all(len(set(bundle)) == len(bundle) >= 2 for bundle in row["bundles"]) for row in rows)
@@ -58,6 +62,31 @@ def test_an_adapter_of_a_quantised_base_is_used_on_it(launch, shop, cache, monke
     np.testing.assert_allclose(
         logits[golden["first_logits"]["ids"]], golden["first_logits"]["values"], rtol=0, atol=1e-5
     )
+
+
+def test_demonstrations_are_found_as_in_training(launch, shop, cache, monkeypatch):
+    """By the sentence encoder that kdjax.json names, among the training sessions that stand beside it."""
+    adapter = shop / "run" / "adapter"
+    sessions = load_domain("demo", "", "demo").splits
+    encoder = shop / "encoder"
+    encoder.mkdir()
+    write_tiny_encoder(encoder, [title for session in sessions["train"] for title in session.titles])
+    process = launch(
+        "sft_text.py:smoke",
+        f"--workdir={shop / 'run'}",
+        f"--config.prompting.encoder={encoder}",
+        "--config.prompting.demonstrations=1",
+        "--config.train.max_length=4096",
+        "--config.train.max_steps=1",
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    process = launch("generate.py:smoke", *flags(shop, adapter))
+    assert process.returncode == 0, process.stderr[-3000:]
+    shown, find = trained_with(adapter)["shown"]["demo"], Neighbours(sessions["train"], str(encoder))
+    asked = sessions["test"][:5]
+    found = [demonstration.session.id for session in asked for demonstration in shown(session, trains=False)]
+    assert found == [near.id for session in asked for near in find(session, 1)]
+    assert found != [near.id for session in asked for near in Neighbours(sessions["train"])(session, 1)]
 
 
 def test_the_folder_of_a_run_is_not_written_into(finished, launch, shop):
