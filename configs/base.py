@@ -63,6 +63,7 @@ def base(name: str) -> ConfigDict:
                 "categories",
             ),  # of each line: "title", and "categories" (all names on its category paths) or "category" (the leaf)
             demonstrations=0,  # how many training sessions are shown with their bundles: the nearest ones by their titles
+            encoder="",  # of titles, to find the nearest (and AICL's neighbours): a sentence encoder's folder or hub name; "": TF-IDF
             title_words=8,  # most words of a title; 0: all
         ),
         student=create(
@@ -134,10 +135,20 @@ def study(name: str, about: str, cells: tuple) -> ConfigDict:
     return config
 
 
-def variant(config: ConfigDict, arg: str) -> ConfigDict:
-    """The config as FILE:arg names it: "" is itself, "smoke" its short version. Any other is an InputError."""
+def small(config: ConfigDict, arg: str, cells: tuple) -> ConfigDict:
+    """A study as FILE:arg names it: besides the versions of `variant`, "small" is one epoch of `cells`: two CPU cores run it in an evening."""
+    if arg != "small":
+        return variant(config, arg, "small")
+    config.train.epochs = 1
+    config.study.cells = cells
+    return config
+
+
+def variant(config: ConfigDict, arg: str, *others: str) -> ConfigDict:
+    """The config as FILE:arg names it: "" is itself, "smoke" its short version. Any but the `others` is an InputError."""
     if arg not in ("", "smoke"):
-        raise InputError(f"--config: {config.name!r} has no version {arg!r}; leave it out, or write ':smoke'")
+        known = "' or ':".join(("smoke", *others))
+        raise InputError(f"--config: {config.name!r} has no version {arg!r}; leave it out, or write ':{known}'")
     return smoke(config) if arg else config
 
 

@@ -3,7 +3,7 @@
     python launch.py --config=configs/sft_rules.py
 
 Runs on the synthetic demo domain with SmolLM2-135M as the student, and as a stand-in for the teacher. Three minutes on two
-CPU cores when measured, with packages and model on disk. Expect the strict F1 to rise clearly with fine-tuning, and baselines that are hard to beat.
+CPU cores when measured, with packages and model on disk. README.md has the table that came out.
 
 Real data (see README.md for where to get it):
 

@@ -5,10 +5,11 @@
         --config.data.domains="('electronic','clothing')"
 
 Rules stand in every prompt. In context: the untrained student writes, after 0, 1, 3 or 5 demonstrations, the nearest training
-sessions. AICL is the predecessor, with the teacher as its model: five to nine teacher calls per test session. Fine-tuned: the student judges pairs (docs/recipe.md), without and with a demonstration. `:smoke` runs in two minutes.
+sessions. AICL is the predecessor, with the teacher as its model: five to nine teacher calls per test session. Fine-tuned: the student
+judges pairs (docs/recipe.md), without and with a demonstration. `:small` leaves out the second epoch; `:smoke` runs in two minutes.
 """
 
-from configs.base import cell, study, variant
+from configs.base import cell, small, study
 from configs.sft_text import WRITES
 
 ICL = WRITES | {"train__max_steps": 0}
@@ -23,7 +24,7 @@ CELLS = (
 
 def get_config(arg: str = ""):
     about = "Does the way of using the knowledge matter: in context, by fine-tuning, or both?"
-    config = variant(study("study_use", about, CELLS), arg)
+    config = small(study("study_use", about, CELLS), arg, CELLS)
     if arg == "smoke":
         config.study.cells = (*CELLS[1:3], *CELLS[5:])
         config.study.seeds = (0,)

@@ -5,6 +5,7 @@ no model row means much without these beside it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -29,8 +30,16 @@ def run_baselines(
 
     `tf-idf components` weighs titles over the products of all three splits (titles only, never bundles), so give whole
     splits and select sessions afterwards. It and TRAINED read bundles of `validation` to tune a threshold (of `train` if
-    that is empty); TRAINED learns from `train` alone, everything else reads no bundles.
+    that is empty); TRAINED learns from `train` alone, everything else reads no bundles. What was found for the same sessions
+    before, as in the runs of a study, is not found again.
     """
+    return dict(_baselines(tuple(train), tuple(validation), tuple(test)))
+
+
+@lru_cache(maxsize=8)
+def _baselines(
+    train: tuple[Session, ...], validation: tuple[Session, ...], test: tuple[Session, ...]
+) -> dict[str, list[Prediction]]:
     tuned_on = validation or train
     words = fit_titles([*train, *validation, *test])
     similarities = [title_similarity(words, session) for session in test]

@@ -17,6 +17,16 @@ def test_the_default_is_valid():
     check(base("x"))
 
 
+def test_the_default_is_the_recipe():
+    """Section 9 of docs/recipe.md, which README's table is of; changed, both are to be measured anew."""
+    config = base("x")
+    student, train = config.student, config.train
+    assert (student.answer, student.pair_layers, config.lora.r, config.lora.lora_alpha) == ("pairs", 6, 16, 32.0)
+    assert (train.learning_rate, train.epochs, train.batch_size, train.shuffle_products) == (5e-4, 2, 16, True)
+    assert (config.prompting.fields, config.prompting.title_words) == (("title", "categories"), 8)
+    assert config.eval.orders == 4
+
+
 @pytest.mark.parametrize(
     "field, value, names",
     [
