@@ -12,7 +12,7 @@ from kdjax.errors import InputError
 from kdjax.knowledge import Ask, Card, CountTokens, Log
 from kdjax.reporting import Progress, RunLog
 from kdjax.study.settings import teacher_cache
-from kdjax.teacher import Teacher, open_teacher
+from kdjax.teacher import Teacher, check_cache_dir, open_teacher
 
 Cards = dict[str, list[Card]]  # by format
 
@@ -40,6 +40,7 @@ def without_teacher(
 def check_teacher(config: ConfigDict, ready: Mapping[str, Cards]) -> None:
     """Raise InputError, before anything is written, if a teacher that will be asked is not there or cannot be asked."""
     if not _complete(config, ready):
+        check_cache_dir(teacher_cache(config))
         with open_config_teacher(config, lambda text: None) as teacher:
             teacher.check()
 

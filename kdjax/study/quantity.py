@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain
+from kdjax.errors import InputError
 from kdjax.knowledge import sample_sessions
 from kdjax.reporting import RunLog, read_json, write_json
 from kdjax.study.settings import USES
@@ -58,6 +59,11 @@ def _difficulty(config, domains, folder, shared, measure, log) -> Difficulty:
     known = next((place for place in places if place.is_file()), None)
     if known:
         measured = read_json(known)
+        wanted = {name: {session.id for session in domain.splits["train"]} for name, domain in domains.items()}
+        if {name: {*of} for name, of in measured.items() if isinstance(of, dict)} != wanted:
+            raise InputError(
+                f"{known}: not the difficulty of this run's training sessions; delete it to measure it anew"
+            )
     else:
         with stage(log, "difficulty"):
             measured = measure()

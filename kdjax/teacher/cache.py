@@ -9,6 +9,7 @@ cache_dir/<first 16 of sha256(identity)>/
     lock             held by the run that asks
 """
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -146,6 +147,8 @@ class TeacherCache:
     def _map(self, path: Path) -> None:
         if path.name not in self._shards:
             shard = open_shard(path)
+            if missing := {field.name for field in dataclasses.fields(Answer)} - {*shard.column_names}:
+                raise Damaged(f"it has no column {min(missing)}")
             columns = (shard.data.column(name).to_pylist() for name in ("key", "fields"))
             self._check_keys(zip(*columns, strict=True))
             self._shards[path.name] = shard
@@ -219,6 +222,19 @@ def read_manifest(folder: Path) -> dict:
     if not whole or sha256_json(manifest["identity"])[:16] != folder.name:
         raise InputError(f"{path}: the identity does not belong to a folder of this name; restore the name or the file")
     return manifest
+
+
+def check_cache_dir(cache_dir: str) -> None:
+    """Raise InputError where no folder can be; writes nothing."""
+    try:
+        folder = Path(cache_dir).expanduser()
+        above = next(path for path in (folder, *folder.parents) if path.exists())
+    except (OSError, RuntimeError) as error:  # a name that is too long, nobody's home
+        raise InputError(
+            f"config.teacher.cache_dir={cache_dir[:80]!r} cannot be a folder ({str(error)[:80]})"
+        ) from error
+    if "\0" in cache_dir or not above.is_dir():
+        raise InputError(f"config.teacher.cache_dir={cache_dir!r} cannot be a folder: {above} is none")
 
 
 def teacher_folders(cache_dir: Path) -> list[Path]:

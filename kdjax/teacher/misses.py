@@ -13,14 +13,14 @@ PROMPT_FIELDS = ("prompt_sha256", "prompt_length", "messages")
 def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -> str:
     """Say which fields of the nearest cached call differ from the call's, asked and cached value side by side.
 
-    The nearest call differs in the fewest fields; among equals its prompt agrees for longest. Where this teacher has
-    answered nothing yet, the other teachers of the same folder are compared by identity.
+    The nearest call differs in the fewest fields; among equals its prompt agrees for longest. Other teachers of the same folder
+    that have answered this very call are compared by identity; all of them, where this teacher has answered nothing yet.
     """
     request = make_request(cache.identity, call, tokenizer)
     if request.key in cache:
         return "the call is in the cache"
     if not len(cache):
-        return "the cache holds no answer of this teacher" + _other_teachers(cache)
+        return "the cache holds no answer of this teacher" + "".join(_other_teachers(cache, call, tokenizer).values())
 
     def distance(answer: Answer) -> tuple:
         return len(_differing(request, answer)), -_common_prefix(request, answer), answer.key
@@ -32,7 +32,8 @@ def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -
             lines.append(_compare_prompts(request, nearest, tokenizer))
         else:
             lines.append(f"{name}: asked {request.fields[name]}, cached {nearest.fields.get(name)}")
-    return f"the nearest of {len(cache)} cached calls ({nearest.key[:12]}) differs in " + "; ".join(lines)
+    told = f"the nearest of {len(cache)} cached calls ({nearest.key[:12]}) differs in " + "; ".join(lines)
+    return told + _other_teachers(cache, call, tokenizer).get(True, "")
 
 
 def _differing(request: Request, answer: Answer) -> list[str]:
@@ -62,8 +63,9 @@ def _compare_prompts(request: Request, answer: Answer, tokenizer: Tokenizer | No
     return f"prompt: from token {start} of {len(prompts[0])} on, asked {asked!r}, cached {cached!r}"
 
 
-def _other_teachers(cache: TeacherCache) -> str:
-    text = ""
+def _other_teachers(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -> dict[bool, str]:
+    """Whether they have answered the call → in what the other teachers of the same folder differ from this one."""
+    texts = {True: "", False: ""}
     for folder in teacher_folders(cache.folder.parent):
         other = read_manifest(folder)["identity"]
         names = [name for name in sorted(other | cache.identity) if other.get(name) != cache.identity.get(name)]
@@ -71,5 +73,7 @@ def _other_teachers(cache: TeacherCache) -> str:
             differences = ", ".join(
                 f"{name}: asked {cache.identity.get(name)}, cached {other.get(name)}" for name in names
             )
-            text += f"; teacher {folder.name} of the same folder differs in {differences}"
-    return text
+            answered = make_request(other, call, tokenizer).key in TeacherCache(folder.parent, other)
+            has = " has answered this call, and" if answered else " of the same folder"
+            texts[answered] += f"; teacher {folder.name}{has} differs in {differences}"
+    return texts

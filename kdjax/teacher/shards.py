@@ -67,6 +67,8 @@ def open_shard(path: Path) -> "Dataset":
         return load_from_disk(str(path))
     except FileNotFoundError as error:  # lost, or just set aside by another run
         raise Damaged(f"{error.filename} is missing") from error
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error}") from error
 
 
 def set_aside(path: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from kdjax.study.grid import grid
 
 NAN, INF = float("nan"), float("inf")
 FILES = {"data.source": "jsonl", "data.root": "."}
+ASKS = {"teacher.kind": "hf", "teacher.source": "tiny-random"}
 
 # what is wrong: (fields of the config, what the error says)
 FIELDS = {
@@ -27,6 +28,11 @@ FIELDS = {
     "a root with a zero byte": (FILES | {"data.root": "a\0b"}, "does not exist"),
     "a root of 5000 letters": (FILES | {"data.root": "x" * 5000}, "does not exist"),
     "a root of nobody's home": (FILES | {"data.root": "~no-such-user/x"}, "the root ~no-such-user/x does not exist"),
+    "a cache that is a file": (ASKS | {"teacher.cache_dir": "/dev/null"}, "cache_dir='/dev/null' cannot be a folder"),
+    "a cache below a file": (ASKS | {"teacher.cache_dir": "/dev/null/x"}, "cannot be a folder: /dev/null is none"),
+    "a cache with a zero byte": (ASKS | {"teacher.cache_dir": "a\0b"}, r"cache_dir='a\x00b' cannot be a folder"),
+    "a cache of 5000 letters": (ASKS | {"teacher.cache_dir": "x" * 5000}, "cannot be a folder (", "too long"),
+    "a cache in nobody's home": (ASKS | {"teacher.cache_dir": "~no-such-user/x"}, "cache_dir='~no-such-user/x' cannot"),
     "an unknown source": ({"data.source": "csv"}, "valid are bundlerec, jsonl, demo"),
     "a root for the demo": ({"data.root": "/data"}, "set data.source"),
     "no examples in a batch": ({"train.batch_size": 0}, "config.train.batch_size=0 must be at least 1"),

@@ -95,9 +95,8 @@ def flip(cache: TeacherCache, where: int, bit: int) -> set[str]:
     path = paths[where % len(paths)]
     content = bytearray(path.read_bytes())
     content[where % len(content)] ^= 1 << bit
-    at_risk = {
-        key for key in cache if path.name == "journal.jsonl" or cache._sealed.get(key, ("",))[0] == path.parent.name
-    }
+    shard = "" if path.name == "journal.jsonl" else path.parent.name
+    at_risk = {key for key in cache if cache._sealed.get(key, ("",))[0] == shard}
     path.unlink()  # what is mapped into memory keeps its bytes
     path.write_bytes(content)
     return at_risk

@@ -48,6 +48,17 @@ def test_the_key_is_nowhere(opened, server, tmp_path, echo):
     assert not [text for text in shown if half in text]
 
 
+def test_no_proxy_stands_between_this_machine_and_itself(opened, server, monkeypatch):
+    """The key to it may travel unencrypted."""
+    with Server() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with opened() as teacher:
+            teacher.ask(CALLS)
+        assert server.seen and not proxy.seen
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_and_takes_no_key_along(opened, server, status):
     with Server() as elsewhere:
