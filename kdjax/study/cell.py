@@ -151,9 +151,8 @@ class Cell:
         if student.lora is not None:
             student.adapter, head = answer.parts(trained)
             with stage(self.log, "export"):
-                export_adapter(
-                    self.folder / "adapter", student, head, teller, asking.answer_form(config), record(self.folder)
-                )
+                form, about = asking.answer_form(config), record(self.folder)
+                export_adapter(self.folder / "adapter", student, head, teller, form, about, self.parallel)
         metrics = results(self.domains, config.eval.max_sessions, predicted)
         metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
         self._report(metrics, counts.history, after, test, cards)

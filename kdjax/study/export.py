@@ -17,6 +17,7 @@ from kdjax.reporting import read_json, read_jsonl, write_json, write_jsonl, writ
 from kdjax.student import LoraConfig, PairHead, Student, load_pair_head, save_pair_head
 from kdjax.study.answering import judge
 from kdjax.study.telling import Shown, Teller
+from kdjax.training import Parallel
 
 DEMONSTRATIONS = "demonstrations.jsonl"
 GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
@@ -65,6 +66,7 @@ def export_adapter(
     teller: Teller,
     answer: Mapping,
     run: Mapping,
+    parallel: Parallel,
 ) -> None:
     """Write `folder`; the adapter's tensors are read back and compared.
 
@@ -84,6 +86,7 @@ def export_adapter(
         },
         "knowledge": dict(teller.knowledge),
         "demonstrations": {name: shown.count for name, shown in teller.shown.items()},
+        "encoder": next((shown.encoder for shown in teller.shown.values()), ""),
         "products": asdict(teller.form),
         **answer,
         "instruction": INSTRUCTION,
@@ -92,7 +95,7 @@ def export_adapter(
     }
     write_json(folder / "kdjax.json", described)
     _save_demonstrations(folder, teller)
-    golden = _golden(student, head, answer["pair_layers"], teller)
+    golden = _golden(student, head, answer["pair_layers"], teller, parallel)
     write_json(folder / "golden.json", golden)
     lora = student.lora
     assert lora is not None  # it was saved
@@ -148,7 +151,7 @@ def trained_with(adapter: Path) -> dict:
         return {
             "base": dict(trained["base"]),
             "knowledge": dict(trained["knowledge"]),
-            "shown": _load_demonstrations(adapter, dict(trained["demonstrations"])),
+            "shown": _load_demonstrations(adapter, dict(trained["demonstrations"]), str(trained.get("encoder", ""))),
             "products": ProductForm(tuple(products["fields"]), int(products["title_words"])),
             "answer": str(trained["answer"]),
             "pair_layers": int(trained["pair_layers"]),
@@ -186,7 +189,7 @@ def _save_demonstrations(folder: Path, teller: Teller) -> None:
         write_jsonl(folder / DEMONSTRATIONS, rows)
 
 
-def _load_demonstrations(folder: Path, counts: Mapping[str, int]) -> dict[str, Shown]:
+def _load_demonstrations(folder: Path, counts: Mapping[str, int], encoder: str) -> dict[str, Shown]:
     sessions: dict[str, list[Session]] = {name: [] for name in counts}
     thoughts: dict[str, dict[str, str]] = {name: {} for name in counts}
     for row in read_jsonl(folder / DEMONSTRATIONS) if any(counts.values()) else ():
@@ -196,14 +199,14 @@ def _load_demonstrations(folder: Path, counts: Mapping[str, int]) -> dict[str, S
         told = {field: tuple(row[field]) for field in ("items", "titles", "intents")}
         sessions[name].append(Session(row["id"], categories=paths, bundles=bundles, **told))
         thoughts[name][row["id"]] = thought
-    return {name: Shown(int(count), tuple(sessions[name]), thoughts[name]) for name, count in counts.items()}
+    return {name: Shown(int(count), tuple(sessions[name]), thoughts[name], encoder) for name, count in counts.items()}
 
 
-def _golden(student: Student, head: PairHead | None, layers: int, teller: Teller) -> dict:
+def _golden(student: Student, head: PairHead | None, layers: int, teller: Teller, parallel: Parallel) -> dict:
     count = len(GOLDEN_TITLES)
     session = Session("golden", tuple(map(str, range(count))), GOLDEN_TITLES, ((),) * count)
     prompt = teller.prompt(next(iter(teller.knowledge)), session)
-    generator = Generator(student, max_new_tokens=GOLDEN_TOKENS, rows_per_device=1, buckets=1)
+    generator = Generator(student, max_new_tokens=GOLDEN_TOKENS, rows_per_device=1, buckets=1, parallel=parallel)
     [completion] = generator(student.adapter, [prompt], [count], Constraint("none"))
     logits = np.asarray(student.logits(np.asarray([prompt.prompt_ids])))[0, -1]
     top = np.argsort(-logits, kind="stable")[:GOLDEN_LOGITS]
@@ -215,6 +218,6 @@ def _golden(student: Student, head: PairHead | None, layers: int, teller: Teller
         "first_logits": {"ids": top.tolist(), "values": logits[top].tolist()},
     }
     if head:
-        [states] = StateReader(student, layers, len(prompt))(student.adapter, [prompt])
+        [states] = StateReader(student, layers, len(prompt), parallel)(student.adapter, [prompt])
         golden |= {"product_tokens": prompt.products, "pair_log_odds": judge(head, states).tolist()}
     return golden

@@ -155,8 +155,8 @@ class Training:
             ends_epoch = self._ends_epoch(done)
             saves = ends_epoch or done % self._settings.checkpoint_every == 0
             started, compiled = time.perf_counter(), compile_seconds()
-            batches = self._batches(step)
             with preemption:
+                batches = self._batches(step)
                 # Nothing goes to a device or comes back but what is put there and fetched by name.
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = self._trainer.step(self.state, batches, self._key)
@@ -202,10 +202,11 @@ class Training:
         step, batches, metrics = pending
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         members = self._members(step).values()
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["gradient_norm"]):
+        if not all(map(math.isfinite, metrics.values())):
             sessions = ", ".join(f"{example.domain}/{example.session_id}" for example in members)
             raise FloatingPointError(
-                f"step {step + 1}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; sessions: {sessions}"
+                f"step {step + 1}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}, largest weight "
+                f"{metrics['largest_weight']}; sessions: {sessions}"
             )
         progress = self.progress
         progress.steps = step + 1

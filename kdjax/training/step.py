@@ -88,7 +88,7 @@ class Trainer:
         """One optimizer step over all micro-batches, cut into `parallel.all_shares`. `state` is consumed.
 
         `key` seeds dropout, together with the state's step. Nothing but the rows and what they share goes to the devices.
-        Returns the new state and {"loss": mean per target, "gradient_norm", "tokens"}, still on the device.
+        Returns the new state and {"loss": mean per target, "gradient_norm", "largest_weight" of the new adapter, "tokens"}, still on the device.
         """
         put = self.parallel
         totals, key = self._zeros(state.adapter), self._fold(key, state.step)
@@ -100,12 +100,14 @@ class Trainer:
     def _apply(self, state: TrainState, totals: Totals):
         gradients = jax.tree.map(lambda g: g / totals.tokens, totals.gradients)
         updates, optimizer = self._optimizer.update(gradients, state.optimizer, state.adapter)
+        adapter = optax.apply_updates(state.adapter, updates)
         metrics = {
             "loss": totals.loss / totals.tokens,
             "gradient_norm": optax.tree.norm(gradients),
+            "largest_weight": optax.tree.norm(adapter, ord=jnp.inf),
             "tokens": totals.tokens,
         }
-        return TrainState(optax.apply_updates(state.adapter, updates), optimizer, state.step + 1), metrics
+        return TrainState(adapter, optimizer, state.step + 1), metrics
 
 
 def learning_rate_schedule(peak: float, steps: int, warmup_ratio: float) -> optax.Schedule:

@@ -32,6 +32,7 @@ def launch(cache, watched):
         path = os.pathsep.join(filter(None, [str(WATCH), os.environ.get("PYTHONPATH")]))
         env = os.environ | {"PYTHONPATH": path, "KDJAX_WATCHED": str(watched)}
         env |= {"KDJAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+        del env["HF_HUB_OFFLINE"]  # as a user has it
         if start:
             return subprocess.Popen(
                 command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -15,7 +15,7 @@ JUDGING = ["--config.eval.orders=2"]
 
 
 def rows(path):
-    return [json.loads(line) for line in path.open()]
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +82,12 @@ def test_a_judging_adapter_is_evaluated_again_as_it_is(judging, launch, tmp_path
 
 def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_path):
     workdir, flags = tmp_path / "killed", [*JUDGING, "--config.train.checkpoint_every=1"]
-    process = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags, start=True)
-    for line in process.stdout:
-        if line.startswith("train step 1/4"):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
+    with launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags, start=True) as process:
+        for line in process.stdout:
+            if line.startswith("train step 1/4"):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
     continued = launch("sft_rules.py:smoke", f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
     for name in ("adapter_model.safetensors", "pair_head.safetensors"):
@@ -95,10 +95,25 @@ def test_a_killed_judging_run_goes_on_to_the_same_adapter(judging, launch, tmp_p
         assert whole.keys() == parts.keys() and all(np.array_equal(whole[key], parts[key]) for key in whole)
 
 
-def test_four_devices_judge_as_one(judging, launch, tmp_path, monkeypatch):
+MESH = ["--config.parallel=mesh", "--config.mesh.fsdp=2", "--config.mesh.tensor=2"]
+
+
+@pytest.mark.parametrize("flags", [[], MESH], ids=["pmap", "mesh"])
+def test_four_devices_judge_as_one(judging, launch, tmp_path, monkeypatch, flags):
+    """On a mesh broken off and gone on with, too: its state comes from a checkpoint."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *JUDGING)
+    command = ["sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", *JUDGING, *flags]
+    if flags:
+        with launch(*command, start=True) as process:
+            for line in process.stdout:
+                if line.startswith("train step 1/4"):
+                    os.kill(process.pid, signal.SIGTERM)
+                    break
+            process.stdout.read()
+        assert process.returncode == 143
+    process = launch(*command)
     assert process.returncode == 0, process.stderr[-3000:]
+    assert not (flags and "train step 1/4" in process.stdout)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["devices"] == ["cpu cpu"] * 4
     for name in ("predictions_before.jsonl", "predictions.jsonl"):
         one, four = (rows(folder / name) for folder in (judging[0], tmp_path / "run"))

@@ -85,10 +85,13 @@ def test_a_run_learns_from_the_hardest_tenth_and_shows_no_other(launch, tmp_path
     chosen = json.loads((tmp_path / "run" / "selection.json").read_text())
     hard = json.loads((tmp_path / "run" / "difficulty.json").read_text())["demo"]
     assert set(chosen["training"]["demo"]) == set(sorted(hard, key=hard.get)[-16:]) == set(chosen["knowledge"]["demo"])
-    examples = [json.loads(line) for line in (tmp_path / "run" / "examples" / "train.jsonl").open()]
+    examples = [json.loads(line) for line in (tmp_path / "run" / "examples" / "train.jsonl").read_text().splitlines()]
     assert {row["session_id"] for row in examples} == set(chosen["training"]["demo"])
     assert all(row["prompt"].count("<|im_start|>user") == 2 for row in examples)
-    for line in (tmp_path / "run" / "knowledge" / "demo" / "rules.jsonl").open():
+    for line in (tmp_path / "run" / "knowledge" / "demo" / "rules.jsonl").read_text().splitlines():
         assert set(json.loads(line)["sessions"]) <= set(chosen["knowledge"]["demo"])
-    shown = [json.loads(line)["id"] for line in (tmp_path / "run" / "adapter" / "demonstrations.jsonl").open()]
+    shown = [
+        json.loads(line)["id"]
+        for line in (tmp_path / "run" / "adapter" / "demonstrations.jsonl").read_text().splitlines()
+    ]
     assert set(shown) == set(chosen["knowledge"]["demo"])

@@ -19,11 +19,12 @@ from kdjax.evaluation import score
 from kdjax.sources.tiny import write_tiny_model
 from kdjax.training import Counts
 
+TINY_TEACHER = ["--config.teacher.kind=hf", "--config.teacher.source=tiny-random"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(path):
-    return [json.loads(line) for line in path.open()]
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_artifacts_are_there_and_agree(finished):
@@ -64,12 +65,13 @@ def test_the_answers_are_valid_under_the_items_constraint(finished):
 
 
 def test_nothing_is_sent_and_nothing_unpickled(finished, watched):
-    """Of the processes of a run; `lscpu` is scikit-learn's, which counts the cores."""
+    """Of the processes of a run; `lscpu` is scikit-learn's, which counts the cores. Torch is the teacher's alone."""
     events = watched.read_text().splitlines()
     assert "began" in events
     assert {event for event in events if event != "began"} <= {
         "subprocess.Popen lscpu",
         f"subprocess.Popen {sys.executable}",
+        "import torch in hf_worker.py",
     }
 
 
@@ -99,12 +101,11 @@ def test_running_it_again_does_nothing_and_shows_the_table(finished, launch):
 def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
     """Killed (SIGKILL) between two checkpoints, in the second of four steps."""
     workdir, flags = tmp_path / "killed", ["--config.train.checkpoint_every=1"]
-    process = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags, start=True)
-    for line in process.stdout:
-        if line.startswith("train step 1/4"):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.wait()
+    with launch("sft_text.py:smoke", f"--workdir={workdir}", *flags, start=True) as process:
+        for line in process.stdout:
+            if line.startswith("train step 1/4"):
+                os.kill(process.pid, signal.SIGKILL)
+                break
     assert process.returncode == -signal.SIGKILL and not (workdir / "metrics.json").exists()
     continued = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
@@ -197,15 +198,14 @@ def bad_data(tmp_path):
         (lambda _: ["--config.train.warmup_ratio=2"], "at most 1"),
         (lambda _: ["surplus"], "surplus"),
         (lambda tmp: ["--config.teacher.kind=hf", f"--config.teacher.source={tmp / 'none'}"], "none"),
-        (lambda _: ["--config.teacher.kind=hf", "--config.teacher.dtype=int4"], "teacher dtype 'int4'"),
+        (lambda _: [*TINY_TEACHER, "--config.teacher.dtype=int4"], "teacher dtype 'int4'"),
         (lambda tmp: ["--config.teacher.kind=replay", f"--config.teacher.cache_dir={tmp}"], "no recorded teacher"),
         (lambda _: ["--config.train.max_length=800"], "examples exceed train.max_length=800"),
         (lambda _: ["--config.data.root=/data"], "set data.source to"),
         (lambda tmp: ["--config.teacher.kind=hf", f"--config.teacher.source={torn_model(tmp)}"], "safetensors"),
         (
             lambda _: [
-                "--config.teacher.kind=hf",
-                "--config.teacher.source=tiny-random",
+                *TINY_TEACHER,
                 "--config.train.max_length=850",
             ],
             "may exceed train.max_length=850 tokens; the longest is session demo/d154 with 450 and up to 402",

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from http_stand_in import Server, answer_to
 from safetensors.numpy import load_file
+
+from kdjax.data import load_domain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +61,7 @@ def adapter(run: Path) -> dict[str, np.ndarray]:
 
 
 def predictions(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "predictions.jsonl").open()]
+    return [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
 
 
 def test_two_processes_do_what_one_does_and_go_on_after_a_death(team, finished, tmp_path):
@@ -82,6 +85,39 @@ def test_two_processes_do_what_one_does_and_go_on_after_a_death(team, finished, 
     assert [counts["target_tokens"] for counts in counted] == [counted[0]["target_tokens"]] * 2
     # The second has written nothing but what its model takes, and nothing of the teacher's.
     assert not (tmp_path / "second" / "run").exists() and not (tmp_path / "second" / "cache" / "teacher").exists()
+
+
+def test_the_first_alone_has_the_data_and_asks_the_teacher(team, tmp_path):
+    """Data in a folder that only the first finds; a pair is judged by both, half of the test sessions each."""
+    first = tmp_path / "first"
+    write_as_jsonl(load_domain("demo", "", "demo"), first / "data" / "shop")
+    with Server() as server:
+        server.answer = lambda prompt: answer_to("Put products of one kind together.")
+        flags = ["--config.data.source=jsonl", "--config.data.root=data", "--config.data.domains=('shop',)"]
+        flags += ["--config.teacher.kind=http", f"--config.teacher.url={server.url}", "--config.teacher.source=tiny"]
+        flags += ["--config.knowledge.reflections=2", "--config.train.max_steps=1", "--config.train.max_length=4096"]
+        ended = ends(team("sft_rules.py:smoke", *flags, first=first))
+    assert [status for status, _ in ended] == [0, 0], ended
+    asked = len(server.seen)
+    assert asked and len([*(first / "cache" / "teacher").glob("*/manifest.json")]) == 1
+    assert len({json.dumps(payload["messages"]) for _, _, payload in server.seen}) == asked  # nothing twice
+    assert not (tmp_path / "second" / "cache" / "teacher").exists() and not (tmp_path / "second" / "run").exists()
+    # Two orders of eight sessions: the first has answered half of them, and has the answers of all.
+    assert "test 8/8" in ended[0][1] and len(predictions(first / "run")) == 8
+
+
+def write_as_jsonl(domain, folder: Path) -> None:
+    """A domain as one's own data."""
+    folder.mkdir(parents=True)
+    items, sessions = {}, []
+    for split, found in domain.splits.items():
+        for session in found:
+            told = zip(session.items, session.titles, session.categories, strict=True)
+            items |= {id: {"id": id, "title": title, "categories": paths} for id, title, paths in told}
+            bundles = [[session.items[i] for i in bundle] for bundle in session.bundles]
+            sessions.append({"id": session.id, "items": session.items, "bundles": bundles, "split": split})
+    for name, rows in (("items", items.values()), ("sessions", sessions)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
 def test_where_the_first_cannot_go_on_the_second_stops_too(team, tmp_path):

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from training_helpers import PAD, SETTINGS, assert_same
 
 from kdjax.data import load_domain
 from kdjax.prompting import ProductForm, training_example
 from kdjax.student import pair_logits
 from kdjax.training import PairRows, Trainer, Training, lay_out, pair_labels, pairs, plan_groups, preview
+from kdjax.training.clock import compile_seconds
 
 LAYERS = 1
 
@@ -90,9 +93,19 @@ def test_layers_behind_the_head_get_no_gradient(examples, descent):
         assert leaf[:LAYERS].any() and not leaf[LAYERS:].any()
 
 
-def test_rows_hold_each_pair_once_and_each_fields_own_tokens(examples):
-    groups = plan_groups(examples, 700, kind=PairRows)
-    for batch in lay_out(examples, groups, 2, PAD):
+@settings(max_examples=30)
+@given(
+    chosen=st.lists(st.integers(0, 5), min_size=1, max_size=12),
+    micro_batch_tokens=st.integers(1, 3000),
+    devices=st.integers(1, 3),
+    one_row=st.booleans(),
+)
+def test_rows_hold_each_pair_once_and_each_fields_own_tokens(examples, chosen, micro_batch_tokens, devices, one_row):
+    examples = [examples[i] for i in chosen]
+    groups = plan_groups(examples, micro_batch_tokens, one_row, PairRows)
+    batches = lay_out(examples, groups, devices, PAD)
+    assert sorted(chain(*(batch.members for batch in batches))) == list(range(len(examples)))
+    for batch in batches:
         rows = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch.rows)
         numbers = {}  # (row, part's number) → its tokens
         for row, part in zip(*np.nonzero(rows.parts >= 0), strict=True):
@@ -123,8 +136,10 @@ def test_it_learns_and_goes_on_bit_for_bit(student, examples, trained, tmp_path)
         more |= {"objective": pairs(LAYERS), "initial": trained}
         return Training(student, [examples] * 8, settings, tmp_path / folder, **more)
 
-    whole = training("whole")
+    compiled = []
+    whole = training("whole", on_event=lambda row: compiled.append(compile_seconds()))
     best = whole.run()
+    assert len(compiled) == 8 and compiled[2:] == compiled[2:3] * 6  # nothing is compiled after the first steps
     losses = [row["loss"] for row in whole.progress.history]
     assert np.mean(losses[-2:]) < 0.98 * np.mean(losses[:2])
     assert whole.progress.target_tokens == 8 * sum(len(pair_labels(example)) for example in examples)
