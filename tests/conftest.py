@@ -15,6 +15,7 @@ from hypothesis import settings
 settings.register_profile("kdjax", deadline=None)  # how long an example takes is the machine's mood
 settings.load_profile("kdjax")
 
+TRAINS = ("benchmark", "faults", "study", "training")
 BUNDLEREC = Path(__file__).resolve().parents[2] / "shared" / "data" / "bundle"
 
 
@@ -23,6 +24,13 @@ def programs_are_let_go():
     """Of each file's tests when they are over: all together are more mappings than Linux gives a process, which then crashes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def strict_promotion(request):
+    """Our own arithmetic mixes no dtypes by accident; Optax's, in a training step, does."""
+    with jax.numpy_dtype_promotion("standard" if request.path.parent.name in TRAINS else "strict"):
+        yield
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ class Programs:
                 two = TWO * jnp.sum(going & (answers.unread > 1)) > jnp.sum(going)
                 hidden, count, new = jax.lax.cond(two, partial(read, 2), partial(read, 1), answers, cache)
             answers = replace(answers, unread=jnp.maximum(answers.unread - count, 0))
-            joined += jnp.sum(going * (count - 1))
+            joined += jnp.sum(jnp.where(going, count - 1, 0))
             answers = self._choose(decoder, automaton, hidden, answers, going & (answers.unread == 0))
             return calls + 1, joined, answers, cache.extend(new, count)  # outside of cond, which would copy it
 
@@ -168,11 +168,12 @@ class Programs:
                 for new, old in zip(automaton.advance(state, added, token), (state, added), strict=True)
             )
         ended = jnp.isin(token, jnp.asarray(self.eos_ids))
-        written = answers.written + rows
+        one = rows.astype(jnp.int32)
+        written = answers.written + one
         return Answers(
             out=answers.out.at[jnp.arange(rows.size), at].set(token, mode="drop"),
             written=written,
-            unread=answers.unread + rows,
+            unread=answers.unread + one,
             state=state,
             added=added,
             done=answers.done | (rows & (ended | (written >= self.steps))),

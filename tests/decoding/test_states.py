@@ -10,6 +10,7 @@ from kdjax.data import load_domain
 from kdjax.decoding import StateReader
 from kdjax.prompting import ProductForm, prompt_example
 from kdjax.student import LoraConfig, load_student
+from kdjax.training.clock import compile_seconds
 
 
 @pytest.mark.parametrize("tokens", [300, 4000])  # one prompt in a batch, and many
@@ -21,7 +22,11 @@ def test_a_state_is_the_mean_over_the_fields_tokens(tokens, layers):
     form = ProductForm(("title", "category"))
     prompts = [prompt_example(student.tokenizer, "demo", session, "Rules: …", form) for session in sessions]
     heard = []
-    found = StateReader(student, layers, tokens)(student.adapter, prompts, heard.append)
+    read, before = StateReader(student, layers, tokens), compile_seconds()
+    found = read(student.adapter, prompts, heard.append)
+    once = compile_seconds()
+    read(student.adapter, prompts)
+    assert before < once == compile_seconds()
     assert sum(heard) == len(prompts) == len(found)
     decoder = student.merge(student.adapter, student.base)
     for prompt, states in zip(prompts, found, strict=True):

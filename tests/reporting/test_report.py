@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from kdjax.evaluation import KINDS
 from kdjax.reporting import write_report
 from kdjax.reporting.report import MOST_ROWS
 from kdjax.reporting.tables import results
@@ -139,6 +140,16 @@ def test_every_row_of_every_table_is_there(text, page, shared_metrics):
         assert all(cell in page.text for cell in row.cells)
     assert page.text.count("[0.151, 0.268]") == 3
     assert "after − before: +0.280 [0.191, 0.372]" in page.text
+
+
+def test_bundles_are_counted_by_kind(text):
+    tables = re.findall(r'<table class="kinds">(.*?)</table>', text, flags=re.DOTALL)
+    assert len(tables) == 3  # of both domains together, and of each
+    for table in tables:
+        heads = re.findall(r'<th scope="col">(.*?)</th>', table)
+        rows = re.findall(r"<tr class.*?</tr>", table, flags=re.DOTALL)
+        assert heads == ["Predictor", *KINDS] and len(rows) == 4
+        assert all(re.findall(r"<td>(.*?)</td>", row) == [*map(str, range(len(KINDS)))] for row in rows)
 
 
 def test_nothing_is_fetched(text, page):

@@ -79,7 +79,7 @@ def written(tmp_path):
 
 
 def test_the_csv_has_every_number(written):
-    found = list(csv.DictReader((written() / "study.csv").open()))
+    found = list(csv.DictReader((written() / "study.csv").read_text().splitlines()))
     assert [one["name"] for one in found] == [one["name"] for one in ROWS]
     assert found[1]["holm"] == "0.012" and found[0]["holm"] == "" and found[1]["against"] == "none"
 

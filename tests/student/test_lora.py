@@ -264,7 +264,7 @@ def test_dropout_in_the_decoder(tiny, tiny_folder):
 
     np.testing.assert_allclose(of(1, 2)[1], of(2, 3)[0], atol=1e-5)
     assert np.abs(of(1, 2) - of(1, 2, key=jax.random.key(1))).max() > 0.01
-    zero = jax.tree.map_with_path(lambda path, x: x * (path[-1].key == "lora_A"), student.adapter)
+    zero = jax.tree.map_with_path(lambda path, x: x * float(path[-1].key == "lora_A"), student.adapter)
     np.testing.assert_array_equal(of(1, 2, adapter=zero), of(1, 2, adapter=zero, key=jax.random.key(1)))
     plain = jax.jit(tiny.merge(tiny.adapter, tiny.base).__call__)(np.stack([rows[1], rows[2]]), prefix)
     np.testing.assert_allclose(of(1, 2, adapter=zero), plain, atol=1e-5)
