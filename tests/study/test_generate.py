@@ -78,6 +78,7 @@ def test_demonstrations_are_found_as_in_training(launch, shop, cache, monkeypatc
         "--config.prompting.demonstrations=1",
         "--config.train.max_length=4096",
         "--config.train.max_steps=1",
+        "--config.eval.max_sessions=2",
     )
     assert process.returncode == 0, process.stderr[-3000:]
     process = launch("generate.py:smoke", *flags(shop, adapter))

@@ -24,7 +24,7 @@ def test_a_dry_run_plans_and_writes_nothing(launch, tmp_path):
 @pytest.mark.parametrize("question", ["format", "quantity"])
 def test_the_other_studies_run(launch, tmp_path, question):
     workdir = tmp_path / "run"
-    process = launch(f"study_{question}.py:smoke", f"--workdir={workdir}")
+    process = launch(f"study_{question}.py:smoke", f"--workdir={workdir}", "--config.eval.max_sessions=2")
     assert process.returncode == 0, process.stderr[-3000:]
     cells = importlib.import_module(f"configs.study_{question}").get_config("smoke").study.cells
     rows = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))

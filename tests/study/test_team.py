@@ -87,23 +87,51 @@ def test_two_processes_do_what_one_does_and_go_on_after_a_death(team, finished, 
     assert not (tmp_path / "second" / "run").exists() and not (tmp_path / "second" / "cache" / "teacher").exists()
 
 
-def test_the_first_alone_has_the_data_and_asks_the_teacher(team, tmp_path):
-    """Data in a folder that only the first finds; a pair is judged by both, half of the test sessions each."""
+def test_a_machine_that_goes_stops_both_behind_a_saved_step(team, tmp_path):
+    """SIGTERM to the second alone, as from a scheduler that wants its machine back."""
+    first, flags = tmp_path / "first", ["--config.train.checkpoint_every=1", "--config.train.max_steps=400"]
+    processes = team("sft_text.py:smoke", *flags, "--config.train.epochs=100", first=first)
+    while not any(path.name.isdecimal() for path in (first / "run" / "checkpoints").glob("*")):
+        assert processes[0].poll() is None, ends(processes)
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    ended = ends(processes)
+    assert [status for status, _ in ended] == [143, 143], ended
+    assert "SIGTERM: training is saved behind step" in ended[0][1] and not (first / "run" / "metrics.json").exists()
+
+
+def test_the_first_alone_has_the_data_and_asks_the_teacher(team, launch, tmp_path):
+    """Data in a folder that only the first finds; each process cuts the base over its devices. One device alone gives the same."""
     first = tmp_path / "first"
     write_as_jsonl(load_domain("demo", "", "demo"), first / "data" / "shop")
     with Server() as server:
         server.answer = lambda prompt: answer_to("Put products of one kind together.")
         flags = ["--config.data.source=jsonl", "--config.data.root=data", "--config.data.domains=('shop',)"]
         flags += ["--config.teacher.kind=http", f"--config.teacher.url={server.url}", "--config.teacher.source=tiny"]
-        flags += ["--config.knowledge.reflections=2", "--config.train.max_steps=1", "--config.train.max_length=4096"]
-        ended = ends(team("sft_rules.py:smoke", *flags, first=first))
+        flags += ["--config.knowledge.reflections=2", "--config.train.max_steps=2", "--config.train.max_length=4096"]
+        mesh = ["--config.parallel=mesh", "--config.mesh.tensor=2"]
+        ended = ends(team("sft_rules.py:smoke", *flags, *mesh, first=first))
     assert [status for status, _ in ended] == [0, 0], ended
     asked = len(server.seen)
     assert asked and len([*(first / "cache" / "teacher").glob("*/manifest.json")]) == 1
     assert len({json.dumps(payload["messages"]) for _, _, payload in server.seen}) == asked  # nothing twice
     assert not (tmp_path / "second" / "cache" / "teacher").exists() and not (tmp_path / "second" / "run").exists()
     # Two orders of eight sessions: the first has answered half of them, and has the answers of all.
-    assert "test 8/8" in ended[0][1] and len(predictions(first / "run")) == 8
+    assert "test 8/8" in ended[0][1]
+    flags += [f"--config.data.root={first / 'data'}", f"--config.teacher.cache_dir={first / 'cache' / 'teacher'}"]
+    process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'alone'}", *flags)
+    assert process.returncode == 0, process.stderr[-3000:]
+    here, there = adapter(first / "run"), adapter(tmp_path / "alone")
+    close = [np.isclose(here[name], array, rtol=1e-3, atol=1e-5).ravel() for name, array in there.items()]
+    assert (
+        np.concatenate(close).mean() > 0.99
+    )  # a gradient that is all rounding has any sign, and AdamW makes a whole step of it
+    one, two = (
+        [row["loss"] for row in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if row["event"] == "step"]
+        for run in (tmp_path / "alone", first / "run")
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)  # before AdamW
 
 
 def write_as_jsonl(domain, folder: Path) -> None:

@@ -68,9 +68,10 @@ def test_a_pass_that_was_broken_off_loses_only_what_is_under_way(opened, server)
         if done == 3:
             raise KeyboardInterrupt
 
+    server.delay = 0.2  # longer than it takes to hear of the end
     with opened(batch_size=1) as teacher, pytest.raises(KeyboardInterrupt):
         teacher.ask(CALLS, on_batch=on_batch)
-    time.sleep(0.1)  # the request under way ends
+    time.sleep(0.5)  # the request under way ends
     asked_before = len(server.seen)
     assert asked_before <= 5
     with opened() as teacher:
