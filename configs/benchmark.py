@@ -26,7 +26,7 @@ def get_config(arg: str = ""):
         step_rows=4,
         step_length=512,
         pack_length=1024,  # tokens of one of TRL's packs
-        generate_batch_sizes=(8, 16, 32, 64),  # of transformers; the fastest is compared
+        generate_batch_sizes=(4, 8, 16, 32),  # of transformers; the fastest is compared
         growth_points=5,  # how often tokens, rows and sessions are doubled, the first included
     )
     if arg == "smoke":

@@ -80,7 +80,7 @@ def test_a_pass_that_was_broken_off_loses_only_what_is_under_way(opened, server)
     assert len(server.seen) - asked_before == 3
 
 
-def test_a_miss_is_explained(opened, tmp_path):
+def test_a_miss_is_explained(opened, server, tmp_path):
     with opened() as teacher:
         teacher.ask(CALLS[:1])
         assert teacher.explain(CALLS[0]) == "the call is in the cache"
@@ -91,6 +91,10 @@ def test_a_miss_is_explained(opened, tmp_path):
         assert "asked 'zero', cached '0'" in said
     with open_teacher("http", "other", tmp_path / "cache", url="https://host/v1") as teacher:
         assert "differs in model: asked other, cached tiny" in teacher.explain(CALLS[0])
+    with open_teacher("http", "other", tmp_path / "cache", url=server.url) as teacher:
+        teacher.ask(CALLS[1:2])  # from now on there is a nearest call, but another teacher has the very one
+        assert "has answered this call, and differs in model: asked other, cached tiny" in teacher.explain(CALLS[0])
+        assert "has answered" not in teacher.explain(CALLS[2])
 
 
 def test_log_probabilities_are_refused_before_anything_is_asked(opened, server):
