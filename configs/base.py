@@ -136,7 +136,7 @@ def study(name: str, about: str, cells: tuple) -> ConfigDict:
 
 
 def small(config: ConfigDict, arg: str, cells: tuple) -> ConfigDict:
-    """A study as FILE:arg names it: besides the versions of `variant`, "small" is one epoch of `cells`: two CPU cores run it in an evening."""
+    """A study as FILE:arg names it: besides the versions of `variant`, "small" is one epoch of `cells`."""
     if arg != "small":
         return variant(config, arg, "small")
     config.train.epochs = 1
