@@ -6,8 +6,8 @@
 
 The first prints the plan: cells, steps, teacher calls, time, disk. Fine-tuned students judge pairs (docs/recipe.md); thoughts, which
 are written, are measured against a student that writes without them. A row "from annotations" is taught by no model: the floor
-that a teacher must beat. Each cell is compared with the one without knowledge. `:small` leaves out the cells that are fine-tuned to write, and
-the second epoch; `:smoke` runs in two minutes.
+that a teacher must beat. Each cell is compared with the one without knowledge. `:small` leaves out the cells that are fine-tuned to write, a
+teacher's thoughts (a call per training session) and the second epoch; `:smoke` runs in two minutes.
 """
 
 from configs.base import cell, small, study
@@ -41,7 +41,7 @@ CELLS = (
     cell("thoughts, in context", "none, in context", **THOUGHTS, **ICL, **SHOWN),
     cell("thoughts from annotations, in context", "none, in context", **THOUGHTS, **ICL, **SHOWN, **NO_MODEL),
 )
-SMALL = tuple(one for one in CELLS if "to write" not in one[0])
+SMALL = tuple(one for one in CELLS if "to write" not in one[0] and one[0] != "thoughts, in context")
 
 
 def get_config(arg: str = ""):

@@ -6,7 +6,8 @@
 
 Rules stand in every prompt. In context: the untrained student writes, after 0, 1, 3 or 5 demonstrations, the nearest training
 sessions. AICL is the predecessor, with the teacher as its model: five to nine teacher calls per test session. Fine-tuned: the student
-judges pairs (docs/recipe.md), without and with a demonstration. `:small` leaves out the second epoch; `:smoke` runs in two minutes.
+judges pairs (docs/recipe.md), without and with a demonstration. `:small` leaves out AICL, five demonstrations and the second epoch;
+`:smoke` runs in two minutes.
 """
 
 from configs.base import cell, small, study
@@ -20,11 +21,12 @@ CELLS = (
     cell("fine-tuned"),
     cell("fine-tuned, 1 shown", "fine-tuned", prompting__demonstrations=1),
 )
+SMALL = tuple(one for one in CELLS if not one[0].startswith(("AICL", "in context, 5")))
 
 
 def get_config(arg: str = ""):
     about = "Does the way of using the knowledge matter: in context, by fine-tuning, or both?"
-    config = small(study("study_use", about, CELLS), arg, CELLS)
+    config = small(study("study_use", about, CELLS), arg, SMALL)
     if arg == "smoke":
         config.study.cells = (*CELLS[1:3], *CELLS[5:])
         config.study.seeds = (0,)
