@@ -163,13 +163,16 @@ def token_scatter(points: Sequence[tuple[float, float, str]], title: str, name: 
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         axes: Axes = figure.subplots()
         middle = (min(points)[0] + max(points)[0]) / 2
-        for tokens, f1, label in points:
+        heights = [f1 for _, f1, _ in points]
+        crowded = (max(heights) - min(heights)) / 15
+        for number, (tokens, f1, label) in enumerate(points):
             right = tokens > middle  # its name stands to the left of it
+            taken = any(abs(f1 - other) < crowded and (x > middle) == right for x, other, _ in points[:number])
             axes.plot(tokens, f1, "o", color=STUDENT, markersize=5)
             axes.annotate(
                 label,
                 (tokens, f1),
-                xytext=(-4 if right else 4, 3),
+                xytext=(-4 if right else 4, -9 if taken else 3),
                 textcoords="offset points",
                 ha="right" if right else "left",
                 fontsize=8,
