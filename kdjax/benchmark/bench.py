@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.benchmark.channel import Side
+from kdjax.benchmark.device import TORCH
 from kdjax.benchmark.workload import Workload, save
 from kdjax.errors import InputError
 from kdjax.reporting import Progress, RunLog
@@ -37,6 +38,7 @@ class Bench:
     shape: DecoderConfig
     folder: Path
     log: RunLog
+    backend: str  # of both sides, see `find_device`
 
     def __post_init__(self):
         for left in self.folder.glob("compiled-*"):  # by a benchmark that was killed
@@ -55,6 +57,7 @@ class Bench:
             "task": task,
             "source": config.student.source,
             "dtype": config.student.dtype,
+            "attention": "own",
             "lora": {"r": config.lora.r, "lora_alpha": config.lora.lora_alpha},
             "learning_rate": config.train.learning_rate,
             "micro_batch_tokens": config.train.micro_batch_tokens,
@@ -70,6 +73,8 @@ class Bench:
             "folder": str(self.plain_model()),
             "learning_rate": self.config.train.learning_rate,
             "threads": cores(),
+            "device": TORCH[self.backend],
+            "dtype": self.config.student.dtype,
             "workload": str(self.folder / "workload.json"),
         }
         return Side(name, "torch_side", settings | more, self.folder)

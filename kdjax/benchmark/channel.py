@@ -6,7 +6,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,10 +17,13 @@ from kdjax.errors import InputError
 class Channel:
     """The side's end: commands come in as lines of JSON, each is answered by one; whatever else is printed goes to stderr.
 
-    The clock runs from a command's arrival to its reply: wall seconds, and CPU seconds over all threads.
+    The clock runs from a command's arrival to its reply: wall seconds, and CPU seconds over all threads. Before it stops,
+    `finish` waits for what a GPU still has to do, and says the largest memory that was in use there so far, in bytes; None
+    where there is no GPU.
     """
 
-    def __init__(self):
+    def __init__(self, finish: Callable[[], int | None]):
+        self._finish = finish
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
@@ -36,11 +39,12 @@ class Channel:
         return json.loads(line) if line else None
 
     def reply(self, **fields: Any) -> None:
-        """Answer the command: `fields` plus seconds, cpu_seconds, peak_bytes (the largest resident set so far) and which frameworks are loaded."""
+        """Answer the command: `fields` plus seconds, cpu_seconds, peak_bytes (of a GPU, else the largest resident set so far) and which frameworks are loaded."""
+        peak = self._finish()
         timing = {
             "seconds": time.perf_counter() - self._wall,
             "cpu_seconds": time.process_time() - self._cpu,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if peak is None else peak,
             "loaded": [name for name in ("jax", "torch") if name in sys.modules],
         }
         self._out.write(json.dumps(timing | fields) + "\n")

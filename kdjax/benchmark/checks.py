@@ -4,9 +4,9 @@ import importlib.util
 import os
 import shutil
 
-import jax
 from ml_collections import ConfigDict
 
+from kdjax.benchmark.device import DTYPES
 from kdjax.benchmark.workload import Workload
 from kdjax.errors import InputError
 
@@ -18,7 +18,6 @@ TRL_BATCH = 8  # TRL's own per_device_train_batch_size: a step of ours is so man
 ONLY = {
     "student.adapter": "",
     "student.quantization": None,
-    "student.dtype": "float32",
     "lora.lora_dropout": 0.0,
     "lora.target_modules": "all-linear",
     "lora.exclude_modules": "",
@@ -32,8 +31,8 @@ ONLY = {
 }
 
 
-def check_settings(config: ConfigDict) -> None:
-    """Everything that can be judged without the data.
+def check_settings(config: ConfigDict, backend: str) -> None:
+    """Everything that can be judged without the data. `backend` is what both sides use, see `find_device`.
 
     Raises:
         InputError: naming the field, package or program, and what to do.
@@ -44,11 +43,11 @@ def check_settings(config: ConfigDict) -> None:
             raise InputError(f"config.benchmark.parts names {part!r}; choose from {', '.join(PARTS)}")
     if "generation" in parts and "job" not in parts:
         raise InputError("config.benchmark.parts: 'generation' uses the adapter that 'job' trains; name both")
-    for field, only in ONLY.items():
+    for field, only in (ONLY | {"student.dtype": DTYPES[backend]}).items():
         section, name = field.split(".")
         if config[section][name] != only:
             raise InputError(
-                f"config.{field}={config[section][name]!r}: the benchmark has both sides at {only!r} alone"
+                f"config.{field}={config[section][name]!r}: on a {backend} the benchmark has both sides at {only!r} alone"
             )
     if len(config.data.domains) != 1:
         raise InputError(f"config.data.domains={config.data.domains!r}: the benchmark takes one domain")
@@ -62,11 +61,6 @@ def check_settings(config: ConfigDict) -> None:
     compiler = os.environ.get("CXX", "g++")
     if {"step", "job"} & set(parts) and not shutil.which(compiler):
         raise InputError(f"torch.compile needs a C++ compiler, and there is no {compiler}: install g++, or set CXX")
-    if jax.default_backend() != "cpu" or jax.local_device_count() != 1:
-        raise InputError(
-            f"the benchmark compares on one CPU device, and JAX has {jax.local_device_count()} of "
-            f"{jax.default_backend()}: set JAX_PLATFORMS=cpu and no xla_force_host_platform_device_count"
-        )
 
 
 def check_work(config: ConfigDict, work: Workload) -> None:

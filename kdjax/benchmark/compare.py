@@ -4,13 +4,13 @@ import platform
 from datetime import datetime
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.benchmark import results
 from kdjax.benchmark.bench import Bench, cores, read, versions
 from kdjax.benchmark.checks import check_settings, check_work
+from kdjax.benchmark.device import DTYPES, device_name, find_device
 from kdjax.benchmark.generation import generation
 from kdjax.benchmark.scaling import growth, matmul_rate, start_up
 from kdjax.benchmark.training import real_job, same_step
@@ -33,8 +33,10 @@ def run(config: ConfigDict, workdir: str) -> None:
         InputError: the settings or the machine do not fit (see `checks`), the workdir holds measurements of other versions,
             or the sides do not compute the same.
     """
+    backend = find_device()
+    config.student.dtype = config.student.dtype or DTYPES[backend]
     check(config)
-    check_settings(config)
+    check_settings(config, backend)
     folder = Path(workdir)
     domain = load_domain(config.data.source, config.data.root, config.data.domains[0])
     check_workdir(folder, config, {domain.name: domain})
@@ -45,7 +47,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     claim(folder, config, {domain.name: domain})
     tokenizer.save(folder / "tokenizer")
     with RunLog(folder) as log:
-        bench = Bench(config, work, files, shape, folder, log)
+        bench = Bench(config, work, files, shape, folder, log, backend)
 
         def part(name: str, take) -> None:
             if name not in found and (name in config.benchmark.parts or name == "machine"):
@@ -75,7 +77,7 @@ def _machine(bench: Bench, synthetic: bool) -> dict:
     work, shape = bench.work, bench.shape
     attention = (shape.num_attention_heads * 2 + shape.num_key_value_heads * 2) * shape.head_dim * shape.hidden_size
     return {
-        "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
+        "devices": [device_name()],
         "cpu": _cpu_name(),
         "cores": cores(),
         "dtype": bench.config.student.dtype,

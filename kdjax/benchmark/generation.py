@@ -8,7 +8,9 @@ from kdjax.benchmark.channel import Side
 from kdjax.errors import InputError
 
 MODES = ("none", "json", "items")
-TIE = 1e-3  # two logits nearer than this may change places by rounding
+# Logits nearer than this may change places by rounding. In bfloat16 those of the sides (SmolLM2-135M, up to 34, where two
+# neighbours are 1/4 apart) are off each other by 0.1, at most 0.45 among the five likeliest of 32 examples' targets, on a CPU.
+TIE = {"float32": 1e-3, "bfloat16": 0.5}
 
 
 def generation(bench: Bench, threads: int, eos_ids: tuple[int, ...]) -> dict:
@@ -28,7 +30,8 @@ def generation(bench: Bench, threads: int, eos_ids: tuple[int, ...]) -> dict:
         turns["transformers"] = the_same(torch_side, members=everyone, batch_size=best)
         first = {name: turn(0) for name, turn in turns.items()}
         replies = bench.alternate("generation", turns)
-        compared = same_answers(jax_side, replies["kdjax, none"][0]["answers"], replies["transformers"][0]["answers"])
+        none, plain = (replies[name][0]["answers"] for name in ("kdjax, none", "transformers"))
+        compared = same_answers(jax_side, none, plain, bench.config.student.dtype)
     for row in chain.from_iterable(replies.values()):
         row["examples"] = count
         row["new_tokens"] = sum(map(len, row.pop("answers")))
@@ -44,11 +47,11 @@ def _by_batch_size(bench: Bench, settings: dict, members: list[int]) -> dict[int
         return {size: side.ask(members=members, batch_size=size)["seconds"] for size in sizes}
 
 
-def same_answers(jax_side: Side, ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> dict[str, int]:
-    """How many answers are equal; where one differs, the two tokens have to be a tie within rounding.
+def same_answers(jax_side: Side, ours: Sequence[list[int]], theirs: Sequence[list[int]], dtype: str) -> dict[str, int]:
+    """How many answers are equal; where one differs, the two tokens have to be a tie within the rounding of `dtype`.
 
     Raises:
-        InputError: the tokens that differ are not our two likeliest there, or these are further apart than TIE.
+        InputError: by our logits one of the tokens that differ is not within TIE of the likeliest there.
     """
     equal = ties = 0
     for member, (x, y) in enumerate(zip(ours, theirs, strict=True)):
@@ -56,12 +59,11 @@ def same_answers(jax_side: Side, ours: Sequence[list[int]], theirs: Sequence[lis
             equal += 1
             continue
         same = next(i for i in range(max(len(x), len(y))) if x[i : i + 1] != y[i : i + 1])
-        top = jax_side.ask(gap=[member, x[:same]])
-        high, low = top["logits"]
-        if {*x[same : same + 1], *y[same : same + 1]} != set(top["ids"]) or high - low > TIE:
+        gaps = jax_side.ask(gap=[member, x[:same], [*x[same : same + 1], *y[same : same + 1]]])["gaps"]
+        if not max(gaps) <= TIE[dtype]:
             raise InputError(
                 f"benchmark: test prompt {member}: kdjax says {x}, transformers {y}, and token {same} is no tie: "
-                f"our two likeliest are {top['ids']} with logits {top['logits']}"
+                f"by our logits the two are {gaps} below the likeliest"
             )
         ties += 1
     return {"equal": equal, "ties": ties}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax.benchmark.channel import Channel
@@ -20,13 +19,20 @@ from kdjax.training import MicroBatch, Rows, Trainer, adamw, lay_out, plan_group
 from kdjax.training.clock import compile_seconds
 from kdjax.training.step import TrainState
 
-MATMUL_ROWS, MATMUL_REPEATS = 2048, 10
+MATMUL_ROWS = {"cpu": 2**11, "gpu": 2**16}  # so that a GPU is not waiting for the next product
+MATMUL_REPEATS = 10
 
 
 def main() -> None:
     """Do the task that the settings name until the channel closes."""
-    settings, channel = json.loads(sys.argv[1]), Channel()
+    settings, channel = json.loads(sys.argv[1]), Channel(peak_bytes)
     {"step": step, "train": train, "generate": generate, "matmul": matmul}[settings["task"]](settings, channel)
+
+
+def peak_bytes() -> int | None:
+    """The largest memory in use on the device so far, None on a CPU. Nothing is waited for: what is answered has been fetched."""
+    statistics = jax.local_devices()[0].memory_stats()
+    return statistics and statistics["peak_bytes_in_use"]
 
 
 def _student(settings) -> Student:
@@ -35,6 +41,7 @@ def _student(settings) -> Student:
         lora=LoraConfig(**settings["lora"]) if settings.get("lora") else None,
         adapter=settings.get("adapter"),
         dtype=settings["dtype"],
+        attention=settings["attention"],
     )
 
 
@@ -61,7 +68,7 @@ def step(settings, channel: Channel) -> None:
             continue
         compiled = compile_seconds()
         batch = _whole_rows(np.asarray(command["tokens"], np.int32), trainer.parallel.all_shares)
-        state, metrics = trainer.step(state, [batch], jax.random.key(0))
+        state, metrics = jax.block_until_ready(trainer.step(state, [batch], jax.random.key(0)))
         channel.reply(loss=float(metrics["loss"]), compile_seconds=compile_seconds() - compiled)
 
 
@@ -108,7 +115,7 @@ def train(settings, channel: Channel) -> None:
             channel.reply(loss=float(metrics["loss"]))
             continue
         laid = batches(command["members"])
-        state, metrics = trainer.step(state, laid, key)
+        state, metrics = jax.block_until_ready(trainer.step(state, laid, key))
         channel.reply(
             loss=float(metrics["loss"]),
             compile_seconds=compile_seconds() - compiled,
@@ -119,7 +126,7 @@ def train(settings, channel: Channel) -> None:
 
 
 def generate(settings, channel: Channel) -> None:
-    """{"members": […], "mode"}: answers to test prompts. {"gap": [member, ids]}: the two likeliest next tokens after these ids, and their logits."""
+    """{"members": […], "mode"}: answers to test prompts. {"gap": [member, ids, tokens]}: how far each token's logit behind these ids is below the largest."""
     student = _student(settings)
     work = load(settings["workload"])
     generator = Generator(
@@ -131,11 +138,9 @@ def generate(settings, channel: Channel) -> None:
     for command in channel:
         compiled = compile_seconds()
         if "gap" in command:
-            member, ids = command["gap"]
-            tokens = [*work.test[member].prompt_ids, *ids]
-            logits = np.asarray(student.logits(np.asarray([tokens])))[0, -1]
-            likeliest = np.argsort(logits)[:-3:-1]
-            channel.reply(ids=likeliest.tolist(), logits=logits[likeliest].tolist())
+            member, ids, tokens = command["gap"]
+            logits = np.asarray(student.logits(np.asarray([[*work.test[member].prompt_ids, *ids]])))[0, -1]
+            channel.reply(gaps=(logits.max() - logits[tokens]).tolist())
             continue
         members, calls, joined = command["members"], generator.calls, generator.joined
         prompts = [work.test[i] for i in members]
@@ -154,8 +159,10 @@ def generate(settings, channel: Channel) -> None:
 def matmul(settings, channel: Channel) -> None:
     """The rate of plain matrix products of the student's shapes (hidden × intermediate), flop/s: what MFU is measured against."""
     hidden, inner = settings["shape"]
-    x = jnp.ones((MATMUL_ROWS, hidden), settings["dtype"])
-    w = jnp.ones((inner, hidden), settings["dtype"])
+    rows = MATMUL_ROWS[jax.default_backend()]
+    # Drawn, since a GPU runs faster on zeros and ones.
+    x = jax.random.normal(jax.random.key(0), (rows, hidden), settings["dtype"])
+    w = jax.random.normal(jax.random.key(1), (inner, hidden), settings["dtype"])
     product = jax.jit(lambda x, w: x @ w.T)
     product(x, w).block_until_ready()
     for _ in channel:
@@ -164,7 +171,7 @@ def matmul(settings, channel: Channel) -> None:
             out = product(x, w)
         out.block_until_ready()
         seconds = time.perf_counter() - started
-        channel.reply(rate=2 * MATMUL_ROWS * hidden * inner * MATMUL_REPEATS / seconds)
+        channel.reply(rate=2 * rows * hidden * inner * MATMUL_REPEATS / seconds)
 
 
 if __name__ == "__main__":

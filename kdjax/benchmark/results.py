@@ -29,7 +29,7 @@ def markdown(found: dict) -> str:
         f"tokens, of which {machine['shared_tokens']} are shared and {machine['mean_targets']:.0f} are targets. "
         f"Plain matrix product: {machine['matmul_rate'] / 1e9:.0f} Gflop/s. {FORMULA}. kdjax is faster by: real tokens per "
         f"second of kdjax ÷ those of the other side, the median of the rounds and [smallest, largest]; real tokens are "
-        f"counted without padding, and each example's in full."
+        f"counted without padding, and each example's in full. Peak: the largest {_memory(machine)}."
     )
     lines = [
         f"**{machine['cpu']}, {machine['cores']} cores; {', '.join(machine['devices'])}; {machine['dtype']}**",
@@ -62,11 +62,18 @@ def markdown(found: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _memory(machine: dict) -> str:
+    """What a side's peak is of."""
+    on_cpu = machine["devices"][0].startswith("cpu")
+    return "resident set of its process" if on_cpu else "GPU memory in use, as its framework's allocator counts"
+
+
 def _conditions(part: str, found: dict) -> str:
     content = found[part]
     if part == "step":
         tried = ", ".join(content["thread_seconds"])
-        return f"torch with {content['threads']} threads (the best of {tried}); {_losses(content)}"
+        threads = f"torch with {content['threads']} threads (the best of {tried}); " if tried else ""
+        return threads + _losses(content)
     if part == "job":
         return (
             "one optimizer step at a time, the same examples in the same order; a step of packs holds another number of "

@@ -42,6 +42,7 @@ def start_up(bench: Bench) -> dict:
         command = [
             *(sys.executable, "launch.py", "--config=configs/sft_text.py", f"--workdir={workdir}"),
             *("--config.teacher.kind=annotations", f"--config.student.source={bench.config.student.source}"),
+            f"--config.student.dtype={bench.config.student.dtype}",
         ]
         found[name] = first_step(command, os.environ | {"KDJAX_CACHE": str(cache)}, workdir / "log.jsonl")
     return {"seconds": found}

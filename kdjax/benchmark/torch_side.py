@@ -16,33 +16,42 @@ from kdjax.benchmark.channel import Channel
 
 def main() -> None:
     """Do the task that the settings name until the channel closes."""
-    settings, channel = json.loads(sys.argv[1]), Channel()
+    settings = json.loads(sys.argv[1])
+    channel = Channel(lambda: finish(settings["device"]))
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
     transformers.utils.logging.disable_progress_bar()
     {"step": step, "train": train, "generate": generate}[settings["task"]](settings, channel)
 
 
-def _model(settings) -> torch.nn.Module:
-    return transformers.AutoModelForCausalLM.from_pretrained(settings["folder"], dtype=torch.float32)
+def finish(device: str) -> int | None:
+    """Wait until a GPU has done what it was asked; the largest memory that tensors took there so far, in bytes."""
+    if device == "cpu":
+        return None
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
 
 
-def _with_adapter(settings, trained: bool) -> PeftModel:
-    """The model with the adapter that the JAX side saved: both sides start from the same weights."""
-    return PeftModel.from_pretrained(_model(settings), settings["adapter"], is_trainable=trained)
+def _with_adapter(settings, dtype: torch.dtype, trained: bool) -> PeftModel:
+    """The model with the adapter that the JAX side saved: both sides start from the same weights. PEFT keeps the adapter in float32."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(settings["folder"], dtype=dtype)
+    return PeftModel.from_pretrained(model, settings["adapter"], is_trainable=trained)
 
 
 def step(settings, channel: Channel) -> None:
     """{"tokens": [[…]]}: one optimizer step on all next-token predictions of a batch without padding."""
-    model = _with_adapter(settings, trained=True).train()
+    device, dtype = settings["device"], getattr(torch, settings["dtype"])
+    model = _with_adapter(settings, dtype, trained=True).to(device).train()
     forward = torch.compile(model) if settings["compile"] else model
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings["learning_rate"], weight_decay=0.0)
     for command in channel:
         if "threads" in command:
             torch.set_num_threads(command["threads"])
-        tokens = torch.tensor(command["tokens"])
-        loss = forward(input_ids=tokens, labels=tokens, use_cache=False).loss
+        tokens = torch.tensor(command["tokens"], device=device)
+        # As TRL computes, too: products with the adapter, which is float32, are of the base's dtype.
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = forward(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -69,8 +78,8 @@ def train(settings, channel: Channel) -> None:
         lr_scheduler_type="constant",
         completion_only_loss=True,
         num_train_epochs=1,
-        bf16=False,
-        use_cpu=True,
+        bf16=settings["dtype"] == "bfloat16",
+        use_cpu=settings["device"] == "cpu",
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
@@ -113,7 +122,7 @@ def train(settings, channel: Channel) -> None:
         eos_token=settings["eos_token"],
         pad_token=settings["eos_token"],
     )
-    model = _with_adapter(settings, trained=True)
+    model = _with_adapter(settings, getattr(torch, settings["dtype"]), trained=True)
     InOrder(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[OneByOne()]).train()
 
 
@@ -125,7 +134,9 @@ def _packs_per_step(settings, chosen) -> int:
 
 def generate(settings, channel: Channel) -> None:
     """{"members": […], "batch_size"}: greedy answers to test prompts, longest first, padded on the left; the adapter is merged."""
-    model = _with_adapter(settings, trained=False).merge_and_unload().eval()
+    # Merged in float32 and rounded once: a sum in bfloat16 would lose much of the update.
+    merged = _with_adapter(settings, torch.float32, trained=False).merge_and_unload().eval()
+    model = merged.to(settings["device"], getattr(torch, settings["dtype"]))
     prompts = json.loads(Path(settings["workload"]).read_text())["test"]
     eos, steps = settings["eos_ids"], settings["max_new_tokens"]
     for command in channel:
@@ -134,8 +145,13 @@ def generate(settings, channel: Channel) -> None:
         for start in range(0, len(members), size):
             part = members[start : start + size]
             width = max(len(prompts[i]) for i in part)
-            ids = torch.tensor([[eos[0]] * (width - len(prompts[i])) + prompts[i] for i in part])
-            mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in part])
+            ids, mask = (
+                torch.tensor(rows, device=model.device)
+                for rows in (
+                    [[eos[0]] * (width - len(prompts[i])) + prompts[i] for i in part],
+                    [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in part],
+                )
+            )
             with torch.no_grad():
                 out = model.generate(
                     ids,

@@ -214,9 +214,7 @@ def _each_block(
         starts = jnp.minimum(jax.lax.dynamic_slice_in_dim(spans.starts, at, real.size), place)  # padding sees itself
         place, first = (jnp.repeat(part, group)[:, None] for part in (place, starts))
         key = jnp.concatenate([jnp.arange(-size, 0), own])
-        mask = ((key < 0) & (first >= spans.head)) | ((key <= place) & (key >= first))  # the prefix itself has none
-        if window is not None:  # the prefix ends right before the example's first token, wherever that stands
-            mask &= jnp.where(key < 0, place - first - key, place - key) < window
+        mask = sees(place, first, key, window) & ((key >= 0) | (first >= spans.head))  # the prefix itself has none
         return _Block(at, key_at, reach, real, mask & jnp.repeat(real, group)[:, None])
 
     order, bounds = spans.order, spans.bounds
@@ -237,6 +235,19 @@ def _each_block(
 
         done = jax.lax.fori_loop(bounds[number], bounds[number + 1], one, done)
     return done
+
+
+def sees(
+    place: Int[Array, "queries 1"], first: Int[Array, "queries 1"], key: Int[Array, " keys"], window: int | None
+) -> Bool[Array, "queries keys"]:
+    """Whether the query at each place, whose example begins at `first`, sees each key; the prefix's keys are at …, -2, -1.
+
+    The prefix ends right before the example's first token, wherever that stands.
+    """
+    mask = (key < 0) | ((key <= place) & (key >= first))
+    if window is not None:
+        mask &= jnp.where(key < 0, place - first - key, place - key) < window
+    return mask
 
 
 def _scores(rows, keys):

@@ -15,6 +15,7 @@ from kdjax.student.attention import KEPT, Spans, attend, causal_attention
 from kdjax.student.cache import KV, Cache, CacheMasks
 from kdjax.student.dropout import Dropout
 from kdjax.student.families import DecoderConfig
+from kdjax.student.fused import fused_attention
 from kdjax.student.lora import SAVED, Here, Linears, LoRALinear
 from kdjax.student.lora_config import LoraConfig
 from kdjax.student.parameters import BaseParam
@@ -88,7 +89,8 @@ class Attention(nnx.Module):
         """
         query, keys, values = self._project(x, rope, here)
         keys, values = (jnp.moveaxis(part, 1, 0) for part in (keys, values))
-        out = causal_attention(query, keys, values, layout.spans, prefix, self.config.sliding_window)
+        attention = fused_attention if self.config.attention == "cudnn" else causal_attention
+        out = attention(query, keys, values, layout.spans, prefix, self.config.sliding_window)
         own = (part[:, layout.prefix :] for part in (keys, values))
         keys, values = (part.reshape(part.shape[0], layout.batch, layout.length, -1) for part in own)
         return self.o_proj(out.reshape(x.shape[0], -1), here), (keys, values)

@@ -74,6 +74,7 @@ class DecoderConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     sliding_window: int | None = None  # a token sees itself and the sliding_window − 1 before it
+    attention: str = "own"  # what computes it over whole examples, see `load_student`
 
 
 def decoder_config(config: dict, where: str) -> DecoderConfig:

@@ -1,6 +1,6 @@
 """A student: a frozen base, a LoRA adapter and a tokenizer, as plain pytrees beside one graph definition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from kdjax.student.quantization import METHODS, dequantize, is_quantized
 from kdjax.student.weights_in import Place, check_names, flat_items, load_base
 
 DTYPES = ("float32", "bfloat16")
+ATTENTIONS = ("own", "cudnn")
 
 
 @dataclass
@@ -85,6 +86,7 @@ def load_student(
     quantization: str | None = None,
     dtype: str = "float32",
     seed: int = 0,
+    attention: str = "own",
     place: Place = lambda path, array: jnp.asarray(array),
 ) -> Student:
     """Load a base model and, with `lora`, a fresh adapter (PEFT's init, from `seed`), or with `adapter` one from disk.
@@ -93,13 +95,15 @@ def load_student(
         source: folder, .gguf file, hub name or pypi: string, see `kdjax.sources.resolve`.
         dtype: dtype of the frozen base and of activations; adapters are always float32.
         quantization: None, "int8" or "nf4": how the linear layers of the frozen base are kept (see `quantization`).
+        attention: what computes the attention of whole examples: "own", our blockwise one, or "cudnn", on a GPU and in bfloat16 alone.
         place: puts a parameter of the base, named by its path, on its devices, so that a base which no device could hold is never on one.
 
     Raises:
         InputError: files, architecture, tensors or settings that cannot be used exactly as given.
     """
     files = resolve(source)
-    config = _check(files, lora, adapter, quantization, dtype)
+    _check_attention(attention, dtype)
+    config = replace(_check(files, lora, adapter, quantization, dtype), attention=attention)
     tokenizer = load_tokenizer(files)
     if (highest := tokenizer.highest_id) >= config.vocab_size:
         raise InputError(
@@ -148,6 +152,15 @@ def _check(files: ModelFiles, lora, adapter, quantization, dtype) -> DecoderConf
     _, _, base = _split(config, lora, jnp.dtype(dtype), quantization)
     check_names(base, weights, config.num_hidden_layers, files.source)
     return config
+
+
+def _check_attention(attention: str, dtype: str) -> None:
+    if attention not in ATTENTIONS:
+        raise InputError(f"attention={attention!r} is not supported; choose from {', '.join(ATTENTIONS)}")
+    if attention == "cudnn" and (jax.default_backend(), dtype) != ("gpu", "bfloat16"):
+        raise InputError(
+            f"attention='cudnn' takes a GPU and dtype='bfloat16', and this is a {jax.default_backend()} and {dtype!r}"
+        )
 
 
 def _read_lora(folder: Path, config: DecoderConfig) -> LoraConfig:

@@ -112,33 +112,32 @@ def test_a_turn_in_which_our_side_compiles_is_refused(tmp_path):
 
 
 def test_losses_that_differ_are_refused():
-    agree("a step", {"kdjax": [2.0, 1.0], "torch": [2.0005, 0.9995]})
+    agree("a step", {"kdjax": [2.0, 1.0], "torch": [2.0005, 0.9995]}, "float32")
+    agree("a step", {"kdjax": [2.0, 1.0], "torch": [2.02, 0.98]}, "bfloat16")
     for losses in ([2.002, 1.0], [2.0, 1.002], [float("nan"), 1.0]):
         with pytest.raises(InputError, match="do not compute the same"):
-            agree("a step", {"kdjax": [2.0, 1.0], "torch": losses})
+            agree("a step", {"kdjax": [2.0, 1.0], "torch": losses}, "float32")
 
 
 class Likeliest:
-    """Our side, which says what two tokens are the likeliest wherever it is asked."""
+    """Our side, which says how far below its likeliest token each is that it is asked about."""
 
-    def __init__(self, ids, logits):
-        self.ids, self.logits, self.asked = ids, logits, []
+    def __init__(self, *gaps):
+        self.gaps, self.asked = list(gaps), []
 
     def ask(self, gap):
         self.asked.append(gap)
-        return {"ids": self.ids, "logits": self.logits}
+        return {"gaps": self.gaps}
 
 
-def test_answers_may_differ_by_a_tie_of_the_two_likeliest_tokens_alone():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_answers_may_differ_where_both_tokens_are_the_likeliest_but_for_rounding(dtype):
     ours, theirs = [[1, 2], [3, 4, 5]], [[1, 2], [3, 6, 9]]
-    tie = Likeliest([6, 4], [2.0, 2.0 - TIE / 2])
-    assert same_answers(tie, ours, theirs) == {"equal": 1, "ties": 1} and tie.asked == [[1, [3]]]
-    for side in (
-        Likeliest([4, 6], [2.0, 2.0 - 2 * TIE]),  # the two, but no tie
-        Likeliest([4, 9], [2.0, 2.0 - TIE / 2]),  # a tie of others
-    ):
+    tie = Likeliest(0.0, TIE[dtype] / 2)
+    assert same_answers(tie, ours, theirs, dtype) == {"equal": 1, "ties": 1} and tie.asked == [[1, [3], [4, 6]]]
+    for gaps in ((0.0, 2 * TIE[dtype]), (2 * TIE[dtype], 3 * TIE[dtype]), (0.0, float("nan"))):
         with pytest.raises(InputError, match="test prompt 1"):
-            same_answers(side, ours, theirs)
+            same_answers(Likeliest(*gaps), ours, theirs, dtype)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +155,9 @@ def test_answers_may_differ_by_a_tie_of_the_two_likeliest_tokens_alone():
 )
 def test_what_only_one_side_would_follow_is_refused(field, value):
     config = get_config("smoke")
-    config.update_from_flattened_dict({field: value})
+    config.update_from_flattened_dict({"student.dtype": "float32"} | {field: value})
     with pytest.raises(InputError, match=field):
-        check_settings(config)
+        check_settings(config, "cpu")
 
 
 def test_a_side_that_dies_is_told_with_its_last_words(tmp_path):
