@@ -1,11 +1,11 @@
-"""A module of this package run as a process of its own: settings as its argument, then lines of JSON over its pipes."""
+"""A module of this package run as a process of its own: settings as its argument, then lines of JSON over its pipes. Both ends; no JAX."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,3 +70,24 @@ class Child:
         self._process.wait()
         self._stdout.close()
         self._stderr.close()
+
+
+class Parent:
+    """The process's own end, iterated for the messages until there are no more. Made first of all: what is printed then goes to stderr."""
+
+    def __init__(self):
+        self._stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)  # a library that prints must not break the protocol
+
+    def __iter__(self) -> Iterator[Any]:
+        while (message := self.receive()) is not None:
+            yield message
+
+    def receive(self) -> Any:
+        """The next message, None after the last."""
+        line = sys.stdin.readline()
+        return json.loads(line) if line else None
+
+    def send(self, message: object) -> None:
+        """Answer one."""
+        print(json.dumps(message), file=self._stdout, flush=True)

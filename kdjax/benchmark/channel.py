@@ -1,42 +1,33 @@
 """How the benchmark speaks with the process of one side, and the one clock that times both sides."""
 
-import json
-import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from kdjax.child import Child, ChildDied
+from kdjax.child import Child, ChildDied, Parent
 from kdjax.errors import InputError
 
 
-class Channel:
-    """The side's end: commands come in as lines of JSON, each is answered by one; whatever else is printed goes to stderr.
+class Channel(Parent):
+    """The side's end. The clock runs from a command's arrival to its reply: wall seconds, and CPU seconds over all threads.
 
-    The clock runs from a command's arrival to its reply: wall seconds, and CPU seconds over all threads. Before it stops,
-    `finish` waits for what a GPU still has to do, and says the largest memory that was in use there so far, in bytes; None
-    where there is no GPU.
+    Before it stops, `finish` waits for what a GPU still has to do, and says the largest memory that was in use there so far, in
+    bytes; None where there is no GPU.
     """
 
     def __init__(self, finish: Callable[[], int | None]):
+        super().__init__()
         self._finish = finish
-        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The commands, until the benchmark closes the channel."""
-        while (command := self.receive()) is not None:
-            yield command
 
     def receive(self) -> dict[str, Any] | None:
         """The next command, None after the last."""
-        line = sys.stdin.readline()
+        command = super().receive()
         self._wall, self._cpu = time.perf_counter(), time.process_time()
-        return json.loads(line) if line else None
+        return command
 
     def reply(self, **fields: Any) -> None:
         """Answer the command: `fields` plus seconds, cpu_seconds, peak_bytes (of a GPU, else the largest resident set so far) and which frameworks are loaded."""
@@ -47,8 +38,7 @@ class Channel:
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if peak is None else peak,
             "loaded": [name for name in ("jax", "torch") if name in sys.modules],
         }
-        self._out.write(json.dumps(timing | fields) + "\n")
-        self._out.flush()
+        self.send(timing | fields)
 
 
 class Side:

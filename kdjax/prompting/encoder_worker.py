@@ -4,7 +4,6 @@ It reads a JSON list of texts per line and writes a JSON list of unit vectors pe
 """
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +11,21 @@ from pathlib import Path
 import torch
 import transformers
 
+from kdjax.child import Parent
+
 POOLING = Path("1_Pooling") / "config.json"  # where sentence-transformers says which states are taken
 
 
 def main() -> None:
     """Load the encoder and answer lines until stdin closes."""
-    folder = Path(json.loads(sys.argv[1])["folder"])
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # a library that prints must not break the protocol
+    folder, parent = Path(json.loads(sys.argv[1])["folder"]), Parent()
     local = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
     model = transformers.AutoModel.from_pretrained(folder, **local).eval()
     pooling = json.loads((folder / POOLING).read_text("utf-8")) if (folder / POOLING).is_file() else {}
     first = bool(pooling.get("pooling_mode_cls_token"))
-    for line in sys.stdin:
-        replies.write(json.dumps(encode(tokenizer, model, json.loads(line), first).tolist()) + "\n")
-        replies.flush()
+    for texts in parent:
+        parent.send(encode(tokenizer, model, texts, first).tolist())
 
 
 @torch.inference_mode()

@@ -5,26 +5,24 @@ It reads a JSON list of requests per line and writes a JSON list of replies per 
 
 import inspect
 import json
-import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
 
 import torch
 import transformers
 
+from kdjax.child import Parent
+
 
 def main() -> None:
     """Load the model, say so, and answer batches until stdin closes."""
-    settings = json.loads(sys.argv[1])
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # a library that prints must not break the protocol
+    settings, parent = json.loads(sys.argv[1]), Parent()
     model = load_model(settings["folder"], settings["gguf_file"], settings["dtype"])
     device = torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    _send(replies, {"device": device, "versions": versions})
-    for line in sys.stdin:
-        _send(replies, generate(model, json.loads(line), settings["eos_ids"]))
+    parent.send({"device": device, "versions": versions})
+    for requests in parent:
+        parent.send(generate(model, requests, settings["eos_ids"]))
 
 
 def load_model(folder: str, gguf_file: str | None, dtype: str) -> transformers.PreTrainedModel:
@@ -114,10 +112,6 @@ def _reply(request, length, eos_ids, tokens, targets, logsumexp, top_ids, top_lo
         "top_ids": top_ids[:length, :k].tolist(),
         "top_logprobs": top_logprobs[:length, :k].tolist(),
     }
-
-
-def _send(replies: TextIO, message: object) -> None:
-    print(json.dumps(message), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from kdjax.errors import InputError
 
 WAIT = 60_000  # milliseconds of one look for a word; there is always another
 LEAVE = 10  # seconds that a process waits for the others when it ends
+HEARTBEAT = 30  # seconds without a sign of life, which waits for no Python, until a process is taken for dead
 _said = itertools.count()
 
 
@@ -43,7 +44,9 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
 
 def _initialize(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=LEAVE)
+    jax.distributed.initialize(
+        coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=LEAVE
+    )
 
 
 def _in_a_cluster() -> bool:
