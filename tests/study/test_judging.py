@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from kdjax.data import load_domain
 
-JUDGING = ["--config.eval.orders=2"]
+# Dropout and micro-batches, for the runs that are killed and that are computed on several devices.
+JUDGING = ["--config.eval.orders=2", "--config.lora.lora_dropout=0.1", "--config.train.micro_batch_tokens=2400"]
 
 
 def rows(path):

@@ -100,6 +100,17 @@ def test_a_machine_that_goes_stops_both_behind_a_saved_step(team, tmp_path):
     assert "SIGTERM: training is saved behind step" in ended[0][1] and not (first / "run" / "metrics.json").exists()
 
 
+def test_the_death_of_the_first_ends_the_second(team, tmp_path):
+    """It writes the checkpoints and coordinates; the second neither hangs nor takes over."""
+    processes = team("sft_text.py:smoke", "--config.train.checkpoint_every=1", first=tmp_path / "first")
+    while not any(path.name.isdecimal() for path in (tmp_path / "first" / "run" / "checkpoints").glob("*")):
+        assert processes[0].poll() is None, ends(processes)
+        time.sleep(0.01)
+    processes[0].kill()
+    (killed, _), (status, said) = ends(processes)
+    assert killed == -signal.SIGKILL and status != 0, said
+
+
 def test_the_first_alone_has_the_data_and_asks_the_teacher(team, launch, tmp_path):
     """Data in a folder that only the first finds; each process cuts the base over its devices. One device alone gives the same."""
     first = tmp_path / "first"
