@@ -90,6 +90,19 @@ def test_what_finds_no_room_leaves_the_one_before(small_disk):
     assert Checkpoints(disk).restore(large)[1] == {"steps": 1}
 
 
+def test_a_disk_that_fills_while_it_is_written_leaves_the_one_before(small_disk, monkeypatch):
+    """As where another process takes the room meanwhile: Orbax runs into it."""
+    disk, large = small_disk(4096), {"weights": jax.random.normal(jax.random.key(0), (1 << 18,))}
+    written = Checkpoints(disk)
+    written.save(1, large, {"steps": 1})
+    monkeypatch.setattr("kdjax.training.checkpoints._check_room", lambda *_: None)
+    with pytest.raises(InputError, match="checkpoint .*/2 cannot be written .*No space left on device"):
+        written.save(2, {"weights": jax.random.normal(jax.random.key(1), (1 << 20,))}, {})
+    assert Checkpoints(disk).restore(large)[1] == {"steps": 1}
+    written.save(2, jax.tree.map(jnp.zeros_like, large), {"steps": 2})  # what was left of it is cleared away
+    assert Checkpoints(disk).restore(large)[1] == {"steps": 2}
+
+
 def test_a_progress_of_many_steps_is_no_burden(tmp_path):
     """It is one JSON document: as arrays, a history of 2000 rows took 7 seconds to write."""
     history = [{"step": step, "loss": step / 7, "gradient_norm": 0.5, "seconds": step / 3} for step in range(2000)]
