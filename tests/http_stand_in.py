@@ -17,12 +17,13 @@ def answer_to(prompt: str) -> dict:
 class Reply:
     """What the server does: a status, headers, a body, after `delay` seconds.
 
-    `drop` bytes before its end the connection breaks; with `drip` it comes byte by byte, so many seconds apart.
+    `drop` bytes before its end the connection breaks; with `drip` the body comes byte by byte, so many seconds apart, with
+    `drip_header` the header does.
     """
 
-    def __init__(self, status=200, body=b"", headers=(), *, drop=0, delay=0.0, drip=0.0, phrase=None):
+    def __init__(self, status=200, body=b"", headers=(), *, drop=0, delay=0.0, drip=0.0, drip_header=0.0, phrase=None):
         self.status, self.headers, self.phrase = status, dict(headers), phrase
-        self.drop, self.delay, self.drip = drop, delay, drip
+        self.drop, self.delay, self.drip, self.drip_header = drop, delay, drip, drip_header
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
@@ -84,14 +85,17 @@ class Handler(BaseHTTPRequestHandler):
             {"Content-Type": "application/json", "Content-Length": len(reply.body)} | reply.headers
         ).items():
             self.send_header(name, str(value))
-        self.end_headers()
-        body = reply.body[: len(reply.body) - reply.drop]
-        if reply.drip:
-            for n in range(len(body)):
-                self.wfile.write(body[n : n + 1])
-                time.sleep(reply.drip)
-        else:
-            self.wfile.write(body)
+        self._headers_buffer.append(b"\r\n")
+        self._write(b"".join(self._headers_buffer), reply.drip_header)
+        self._write(reply.body[: len(reply.body) - reply.drop], reply.drip)
+
+    def _write(self, data: bytes, drip: float):
+        if not drip:
+            self.wfile.write(data)
+            return
+        for n in range(len(data)):
+            self.wfile.write(data[n : n + 1])
+            time.sleep(drip)
 
     def log_message(self, *_):
         """Silent."""

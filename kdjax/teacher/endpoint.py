@@ -1,9 +1,11 @@
 """One question to an OpenAI-compatible endpoint over HTTP, and the ways in which it can fail to answer."""
 
 import http.client
+import io
 import json
 import os
 import re
+import socket
 import ssl
 import time
 import urllib.request
@@ -17,7 +19,7 @@ from urllib.parse import urlsplit
 from kdjax.errors import InputError
 from kdjax.teacher.calls import Request
 
-TIMEOUT = 600.0  # seconds without a byte, and for a whole reply
+TIMEOUT = 600.0  # seconds from the first connecting to the end of a reply
 MAX_REPLY = 16 * 2**20  # bytes
 LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is better left alone
 BUSY = (408, 409, 425, 429)  # and all from 500 on: the next attempt may fare better
@@ -81,7 +83,7 @@ class Endpoint:
         direct = (
             [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in LOCAL else []
         )  # a proxy would see the key
-        self._opener = urllib.request.build_opener(_NoRedirects, *direct)
+        self._opener = urllib.request.build_opener(_Http, _Https, _NoRedirects, *direct)
 
     def check_key(self) -> None:
         """Raise InputError if there is to be a key and there is none."""
@@ -126,13 +128,12 @@ class Endpoint:
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(payload).encode(), headers)
-        until = time.monotonic() + TIMEOUT
         try:
             with self._opener.open(request, timeout=TIMEOUT) as reply:
-                body = _read(reply, MAX_REPLY + 1, until)
+                body = _read(reply, MAX_REPLY + 1)
         except HTTPError as error:
             with error, suppress(*BROKEN):
-                raise self._refusal(error, _read(error, 4096, until)) from None
+                raise self._refusal(error, _read(error, 4096)) from None
             raise self._refusal(error, b"") from None
         except URLError as error:
             untrusted = isinstance(error.reason, ssl.SSLCertVerificationError)
@@ -194,14 +195,63 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]  # as in the base
 
 
-def _read(reply: http.client.HTTPResponse | HTTPError, limit: int, until: float) -> bytes:
-    """At most `limit` bytes of a reply. A reply that comes in drops does not come in time."""
+class _InTime(io.RawIOBase):
+    """What a socket receives until a moment. A reply that comes in drops, its header too, does not come in time."""
+
+    def __init__(self, connected: socket.socket, until: float):
+        self._socket, self._received, self._until = connected, connected.makefile("rb", buffering=0), until
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """All that an HTTPResponse wants of its socket."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"the reply was not complete after {TIMEOUT:.0f} s")
+        self._socket.settimeout(left)
+        return self._received.readinto(buffer)
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+
+class _Limited(urllib.request.AbstractHTTPHandler):
+    """A connection whose reply is read in time."""
+
+    def do_open(self, http_class, req, **settings):
+        until = time.monotonic() + TIMEOUT
+
+        def connection(host: str, **settings):
+            made = http_class(host, **settings)
+            made.response_class = lambda connected, *args, **named: http.client.HTTPResponse(
+                _InTime(connected, until),  # type: ignore[arg-type]  # a socket, as far as it is used
+                *args,
+                **named,
+            )
+            return made
+
+        return super().do_open(connection, req, **settings)
+
+
+class _Http(_Limited, urllib.request.HTTPHandler):
+    pass
+
+
+class _Https(_Limited, urllib.request.HTTPSHandler):
+    pass
+
+
+def _read(reply: http.client.HTTPResponse | HTTPError, limit: int) -> bytes:
+    """At most `limit` bytes of a reply."""
     parts, length = [], 0
     while length < limit and (part := reply.read1(limit - length)):
         parts.append(part)
         length += len(part)
-        if time.monotonic() > until:
-            raise TimeoutError(f"the reply was not complete after {TIMEOUT:.0f} s")
     if length < limit and reply.length:
         raise ConnectionError(f"{reply.length} bytes of the reply are missing")
     return b"".join(parts)

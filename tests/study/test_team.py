@@ -64,19 +64,27 @@ def predictions(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_do_what_one_does_and_go_on_after_a_death(team, finished, tmp_path):
-    """The second is killed behind the first checkpoint: the first stops, too. Both together then go on from there."""
-    alone, first, flags = finished[0], tmp_path / "first", ["--config.train.checkpoint_every=1"]
-    processes = team("sft_text.py:smoke", *flags, first=first)
-    while not any(path.name.isdecimal() for path in (first / "run" / "checkpoints").glob("*")):
+def wait_for(checkpoint: str, first: Path, processes: list[subprocess.Popen]) -> None:
+    """Until training is behind this step."""
+    while not (first / "run" / "checkpoints" / checkpoint).exists():
         assert processes[0].poll() is None, ends(processes)
         time.sleep(0.01)
-    processes[1].kill()
-    (status, said), (killed, _) = ends(processes)
-    assert killed == -signal.SIGKILL and status != 0 and not (first / "run" / "metrics.json").exists(), said
+
+
+def test_two_processes_do_what_one_does_and_go_on_after_deaths(team, finished, tmp_path):
+    """The first is killed behind a checkpoint, then the second behind the next: the other one stops, too. Both together then go on from there."""
+    alone, first, flags = finished[0], tmp_path / "first", ["--config.train.checkpoint_every=1"]
+    for dies, checkpoint in enumerate(("1", "2")):
+        processes = team("sft_text.py:smoke", *flags, first=first)
+        wait_for(checkpoint, first, processes)
+        processes[dies].kill()
+        ended = ends(processes)
+        status, said = ended[1 - dies]
+        assert ended[dies][0] == -signal.SIGKILL and status not in (0, -signal.SIGKILL), said
+        assert "another task died" in said and not (first / "run" / "metrics.json").exists()
     ended = ends(team("sft_text.py:smoke", *flags, first=first))
     assert [status for status, _ in ended] == [0, 0], ended
-    assert "train step 1/4" not in ended[0][1] and "train step" not in ended[1][1]
+    assert "train step 2/4" not in ended[0][1] and "train step" not in ended[1][1]
     here, there = adapter(first / "run"), adapter(alone)
     for name, array in there.items():
         np.testing.assert_allclose(here[name], array, rtol=1e-3, atol=1e-5)
@@ -91,24 +99,11 @@ def test_a_machine_that_goes_stops_both_behind_a_saved_step(team, tmp_path):
     """SIGTERM to the second alone, as from a scheduler that wants its machine back."""
     first, flags = tmp_path / "first", ["--config.train.checkpoint_every=1", "--config.train.max_steps=400"]
     processes = team("sft_text.py:smoke", *flags, "--config.train.epochs=100", first=first)
-    while not any(path.name.isdecimal() for path in (first / "run" / "checkpoints").glob("*")):
-        assert processes[0].poll() is None, ends(processes)
-        time.sleep(0.01)
+    wait_for("1", first, processes)
     processes[1].send_signal(signal.SIGTERM)
     ended = ends(processes)
     assert [status for status, _ in ended] == [143, 143], ended
     assert "SIGTERM: training is saved behind step" in ended[0][1] and not (first / "run" / "metrics.json").exists()
-
-
-def test_the_death_of_the_first_ends_the_second(team, tmp_path):
-    """It writes the checkpoints and coordinates; the second neither hangs nor takes over."""
-    processes = team("sft_text.py:smoke", "--config.train.checkpoint_every=1", first=tmp_path / "first")
-    while not any(path.name.isdecimal() for path in (tmp_path / "first" / "run" / "checkpoints").glob("*")):
-        assert processes[0].poll() is None, ends(processes)
-        time.sleep(0.01)
-    processes[0].kill()
-    (killed, _), (status, said) = ends(processes)
-    assert killed == -signal.SIGKILL and status != 0, said
 
 
 def test_the_first_alone_has_the_data_and_asks_the_teacher(team, launch, tmp_path):
@@ -157,6 +152,18 @@ def write_as_jsonl(domain, folder: Path) -> None:
             sessions.append({"id": session.id, "items": session.items, "bundles": bundles, "split": split})
     for name, rows in (("items", items.values()), ("sessions", sessions)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_a_study_is_the_first_ones(team, tmp_path):
+    """The other one trains and answers in each cell, and has nothing of it."""
+    first, cells = tmp_path / "first", (("all", (), ""), ("none", (("knowledge.formats", ()),), "all"))
+    flags = [f"--config.study.cells={cells}", "--config.train.max_steps=1", "--config.eval.max_sessions=2"]
+    ended = ends(team("study_quantity.py:smoke", *flags, first=first))
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert len([*(first / "run" / "cells").glob("*/metrics.json")]) == 2
+    assert all(name in (first / "run" / "study.md").read_text() for name, _, _ in cells)
+    assert {path.name for path in (tmp_path / "second").iterdir()} == {"cache"}
+    assert {path.name for path in (tmp_path / "second" / "cache").iterdir()} == {"xla", "models"}
 
 
 def test_where_the_first_cannot_go_on_the_second_stops_too(team, tmp_path):

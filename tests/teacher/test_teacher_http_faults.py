@@ -23,6 +23,7 @@ PASSING = {
     "unavailable": Reply(503),
     "slow": Reply(body=answer_to(ODD), delay=0.5),
     "slow drops": Reply(body=answer_to(ODD), drip=0.05),
+    "slow drops of its header": Reply(body=answer_to(ODD), headers={"X-Padding": "x" * 1000}, drip_header=0.05),
     "dropped": Reply(body=answer_to(ODD), drop=20),
     "dropped at once": Reply(body=answer_to(ODD), headers={"Content-Length": 10_000}),
     "dropped chunk": Reply(body=b"40\r\n{", headers={"Transfer-Encoding": "chunked"}),
@@ -50,6 +51,7 @@ def test_a_fault_that_passes_is_asked_again(opened, server, monkeypatch, fault):
     with opened() as teacher:
         assert texts(teacher.ask(CALLS)) == [prompt[::-1] for prompt in PROMPTS]
     assert sorted(server.prompts()) == sorted([*PROMPTS, ODD, ODD])
+    assert server.times[-1] - server.times[0] < 10  # a header in drops takes 50 s
     assert sum("attempt 2 in" in line for line in opened.said) == 1
 
 

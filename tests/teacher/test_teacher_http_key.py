@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from http_calls import CALLS, KEY, ODD, PROMPTS, content
+from http_calls import CALLS, KEY, ODD, PROMPTS, content, texts
 from http_stand_in import Reply, Server, answer_to
 
 from kdjax.errors import InputError
@@ -69,7 +69,8 @@ def test_a_redirect_is_not_followed_and_takes_no_key_along(opened, server, statu
         assert not elsewhere.seen and "word" not in str(error.value)
 
 
-def test_a_certificate_that_is_not_trusted_ends_the_pass(opened, server, tmp_path):
+def test_a_certificate_that_is_not_trusted_ends_the_pass(opened, server, tmp_path, monkeypatch):
+    """One that is trusted does not."""
     pem = tmp_path / "own.pem"
     command = [
         "openssl",
@@ -82,6 +83,8 @@ def test_a_certificate_that_is_not_trusted_ends_the_pass(opened, server, tmp_pat
         "-nodes",
         "-days",
         "2",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
     ]
     made = subprocess.run([*command, "-subj", "/CN=localhost", "-keyout", pem, "-out", Path(f"{pem}.crt")], check=False)
     if made.returncode:
@@ -93,6 +96,9 @@ def test_a_certificate_that_is_not_trusted_ends_the_pass(opened, server, tmp_pat
     with opened(url=url) as teacher, pytest.raises(InputError, match="certificate verify failed"):
         teacher.ask(CALLS)
     assert not server.seen and not opened.said[1:]
+    monkeypatch.setenv("SSL_CERT_FILE", f"{pem}.crt")
+    with opened(url=url) as teacher:
+        assert texts(teacher.ask(CALLS)) == [prompt[::-1] for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize(
