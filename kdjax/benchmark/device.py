@@ -8,10 +8,7 @@ import jax
 
 from kdjax.errors import InputError
 
-DTYPES = {
-    "cpu": "float32",
-    "gpu": "bfloat16",
-}  # of the frozen base and the activations; adapters are float32 everywhere
+DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # of the frozen base and activations; adapters are float32
 TORCH = {"cpu": "cpu", "gpu": "cuda"}  # the same devices as PyTorch calls them
 
 

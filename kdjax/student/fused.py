@@ -47,7 +47,7 @@ def fused_attention(
     queries = query[head:].reshape(rows, length, kv * group, width)
     mask = _mask(spans.starts, shared, spare, window)[:, None]
     out = attend(queries, seen(0, keys), seen(1, values), mask=mask).reshape(-1, kv, group, width)
-    if head:  # the prefix itself, which is computed once
+    if head:  # the prefix itself, once for all rows, by our own: its length may be odd
         before = Spans(jnp.zeros((1, head), jnp.int32))
         out = jnp.concatenate(
             [causal_attention(query[:head], keys[:, :head], values[:, :head], before, None, window), out]

@@ -138,6 +138,8 @@ def test_answers_may_differ_where_both_tokens_are_the_likeliest_but_for_rounding
     for gaps in ((0.0, 2 * TIE[dtype]), (2 * TIE[dtype], 3 * TIE[dtype]), (0.0, float("nan"))):
         with pytest.raises(InputError, match="test prompt 1"):
             same_answers(Likeliest(*gaps), ours, theirs, dtype)
+    with pytest.raises(InputError, match="test prompt 1"):
+        same_answers(Likeliest(0.0), [[1, 2], [3]], theirs, dtype)  # the other goes on
 
 
 @pytest.mark.parametrize(
