@@ -198,7 +198,7 @@ def test_facts_of_the_run(page):
         assert part in text
     assert "2,000" in text and "2,400" in text  # real and padded tokens per second
     assert "1:11" in text and "1:01:40" in text  # compilation, generation
-    assert "support 31 · 12 tokens · finished True · effect 0.0125 · 1 teacher call · card 000000000001" in text
+    assert "support 31 · 12 tokens · finished True · effect +0.0125 · 1 teacher call · card 000000000001" in text
     assert "from 2 training sessions: 17, 23" in text
 
 

@@ -137,7 +137,7 @@ def test_the_first_alone_has_the_data_and_asks_the_teacher(team, launch, tmp_pat
         for run in (tmp_path / "alone", first / "run")
     )
     np.testing.assert_allclose(two, one, rtol=1e-3)
-    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)  # before AdamW
+    np.testing.assert_allclose(two[0], one[0], rtol=1e-4)  # before AdamW
 
 
 def write_as_jsonl(domain, folder: Path) -> None:
