@@ -91,7 +91,7 @@ def base(name: str) -> ConfigDict:
             shuffle_products=True,  # each epoch tells a session's products in another order, since their places mean nothing
             max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
-            micro_batch_tokens=4800,  # about as many as one device computes at a time: memory and speed, not results
+            micro_batch_tokens=2400,  # about as many as one device computes at a time: memory and speed, not results
             max_length=2048,  # most tokens of one example, prompt and target; a longer one is an error
             learning_rate=5e-4,
             warmup_ratio=0.1,  # share of the steps in which the rate rises; then it falls to zero (cosine)

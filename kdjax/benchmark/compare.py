@@ -12,7 +12,7 @@ from kdjax.benchmark.bench import Bench, cores, read, versions
 from kdjax.benchmark.checks import check_settings, check_work
 from kdjax.benchmark.device import DTYPES, device_name, find_device
 from kdjax.benchmark.generation import generation
-from kdjax.benchmark.scaling import growth, matmul_rate, start_up
+from kdjax.benchmark.scaling import growth, matmul_rates, start_up
 from kdjax.benchmark.training import real_job, same_step
 from kdjax.benchmark.workload import build
 from kdjax.data import load_domain
@@ -83,7 +83,7 @@ def _machine(bench: Bench, synthetic: bool) -> dict:
         "dtype": bench.config.student.dtype,
         "model": bench.config.student.source,
         "linear_parameters": shape.num_hidden_layers * (attention + 3 * shape.hidden_size * shape.intermediate_size),
-        "matmul_rate": matmul_rate(bench),
+        "matmul_rates": matmul_rates(bench),
         "synthetic": synthetic,
         "examples": len(work.train),
         "mean_tokens": float(np.mean([len(example) for example in work.train])),

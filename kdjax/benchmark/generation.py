@@ -27,6 +27,7 @@ def generation(bench: Bench, threads: int, eos_ids: tuple[int, ...]) -> dict:
         bench.theirs("transformers", "generate", **theirs) as torch_side,
     ):
         turns = {f"kdjax, {mode}": the_same(jax_side, members=everyone, mode=mode) for mode in MODES}
+        turns["kdjax, items, one by one"] = the_same(jax_side, members=everyone, mode="items", one_by_one=True)
         turns["transformers"] = the_same(torch_side, members=everyone, batch_size=best)
         first = {name: turn(0) for name, turn in turns.items()}
         replies = bench.alternate("generation", turns)
@@ -36,7 +37,13 @@ def generation(bench: Bench, threads: int, eos_ids: tuple[int, ...]) -> dict:
         row["examples"] = count
         row["new_tokens"] = sum(map(len, row.pop("answers")))
     extra = {name: more_than_median(first[name], rows) for name, rows in replies.items()}
-    return {"replies": replies, "batch_sizes": tries, "answers": compared, "first_turn": extra}
+    return {
+        "replies": replies,
+        "batch_sizes": tries,
+        "answers": compared,
+        "first_turn": extra,
+        "threads": threads,
+    }
 
 
 def _by_batch_size(bench: Bench, settings: dict, members: list[int]) -> dict[int, float]:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -18,9 +19,6 @@ from kdjax.student import LoraConfig, Student, load_student
 from kdjax.training import MicroBatch, Rows, Trainer, adamw, lay_out, plan_groups
 from kdjax.training.clock import compile_seconds
 from kdjax.training.step import TrainState
-
-MATMUL_ROWS = {"cpu": 2**11, "gpu": 2**16}  # so that a GPU is not waiting for the next product
-MATMUL_REPEATS = 10
 
 
 def main() -> None:
@@ -126,15 +124,15 @@ def train(settings, channel: Channel) -> None:
 
 
 def generate(settings, channel: Channel) -> None:
-    """{"members": […], "mode"}: answers to test prompts. {"gap": [member, ids, tokens]}: how far each token's logit behind these ids is below the largest."""
+    """{"members": […], "mode", "one_by_one"?}: answers to test prompts. {"gap": [member, ids, tokens]}: how far each token's logit behind these ids is below the largest."""
     student = _student(settings)
     work = load(settings["workload"])
-    generator = Generator(
-        student,
-        max_new_tokens=settings["max_new_tokens"],
-        rows_per_device=settings["batch_size"],
-        buckets=settings["buckets"],
-    )
+    sizes = {
+        "max_new_tokens": settings["max_new_tokens"],
+        "rows_per_device": settings["batch_size"],
+        "buckets": settings["buckets"],
+    }
+    generators = {kind: kind(student, **sizes) for kind in (Generator, OneByOne)}
     for command in channel:
         compiled = compile_seconds()
         if "gap" in command:
@@ -142,6 +140,7 @@ def generate(settings, channel: Channel) -> None:
             logits = np.asarray(student.logits(np.asarray([[*work.test[member].prompt_ids, *ids]])))[0, -1]
             channel.reply(gaps=(logits.max() - logits[tokens]).tolist())
             continue
+        generator = generators[OneByOne if command.get("one_by_one") else Generator]
         members, calls, joined = command["members"], generator.calls, generator.joined
         prompts = [work.test[i] for i in members]
         completions = generator(
@@ -156,10 +155,19 @@ def generate(settings, channel: Channel) -> None:
         )
 
 
+class OneByOne(Generator):
+    """Waits for forced tokens, too: what it is worth that the generator does not."""
+
+    def _compile(self, n_items, constraint):
+        automaton, starts = super()._compile(n_items, constraint)
+        assert automaton is not None
+        return replace(automaton, forced=jax.numpy.full_like(automaton.forced, -1)), starts
+
+
 def matmul(settings, channel: Channel) -> None:
     """The rate of plain matrix products of the student's shapes (hidden × intermediate), flop/s: what MFU is measured against."""
     hidden, inner = settings["shape"]
-    rows = MATMUL_ROWS[jax.default_backend()]
+    rows, repeats = settings["rows"], settings["repeats"]
     # Drawn, since a GPU runs faster on zeros and ones.
     x = jax.random.normal(jax.random.key(0), (rows, hidden), settings["dtype"])
     w = jax.random.normal(jax.random.key(1), (inner, hidden), settings["dtype"])
@@ -167,11 +175,11 @@ def matmul(settings, channel: Channel) -> None:
     product(x, w).block_until_ready()
     for _ in channel:
         started = time.perf_counter()
-        for _ in range(MATMUL_REPEATS):
+        for _ in range(repeats):
             out = product(x, w)
         out.block_until_ready()
         seconds = time.perf_counter() - started
-        channel.reply(rate=2 * rows * hidden * inner * MATMUL_REPEATS / seconds)
+        channel.reply(rate=2 * rows * hidden * inner * repeats / seconds)
 
 
 if __name__ == "__main__":

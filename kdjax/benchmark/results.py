@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 OURS = "kdjax"
 TITLES = {"step": "The same step", "job": "The real job", "generation": "Generation"}
-FORMULA = "MFU = 4 · N · tokens computed ÷ (seconds · rate of a plain matrix product)"
+FORMULA = "MFU = 4 · N · tokens computed ÷ (seconds · JAX's rate of a plain matrix product)"
 MANY = 20  # rounds from which on there is a 95th percentile
 
 
@@ -23,11 +23,12 @@ def ratios(replies: dict[str, list[dict]], side: str, ours: str) -> np.ndarray:
 def markdown(found: dict) -> str:
     """Everything that was measured, as one table per part with the conditions above it."""
     machine = found["machine"]
+    products = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in machine["matmul_rates"].items())
     work = (
         f"{machine['model']}, N = {machine['linear_parameters'] / 1e6:.1f} million parameters in linear layers; "
         f"{machine['examples']} {'synthetic ' if machine['synthetic'] else ''}training examples of {machine['mean_tokens']:.0f} "
         f"tokens, of which {machine['shared_tokens']} are shared and {machine['mean_targets']:.0f} are targets. "
-        f"Plain matrix product: {machine['matmul_rate'] / 1e9:.0f} Gflop/s. {FORMULA}. kdjax is faster by: real tokens per "
+        f"Plain matrix product: {products} Gflop/s. {FORMULA}. kdjax is faster by: real tokens per "
         f"second of kdjax ÷ those of the other side, the median of the rounds and [smallest, largest]; real tokens are "
         f"counted without padding, and each example's in full. Peak: the largest {_memory(machine)}."
     )
@@ -72,12 +73,13 @@ def _conditions(part: str, found: dict) -> str:
     content = found[part]
     if part == "step":
         tried = ", ".join(content["thread_seconds"])
-        threads = f"torch with {content['threads']} threads (the best of {tried}); " if tried else ""
-        return threads + _losses(content)
+        best = f" (the best of {tried})" if tried else ""
+        return f"torch with {content['threads']} threads{best}; {_losses(content)}"
     if part == "job":
+        packs = ", ".join(f"{name} {loss:.4f}" for name, loss in content["pack_losses"].items())
         return (
-            "one optimizer step at a time, the same examples in the same order; a step of packs holds another number of "
-            f"examples, so it is by real tokens per second that kdjax is compared; {_losses(content)}"
+            f"torch with {content['threads']} threads; one optimizer step at a time, the same examples in the same order; a step of packs holds another number of "
+            f"examples, so it is by real tokens per second that kdjax is compared; loss of the first packs' examples: {packs}; {_losses(content)}"
         )
     equal, ties = content["answers"]["equal"], content["answers"]["ties"]
     sizes = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in content["batch_sizes"].items())
@@ -87,9 +89,9 @@ def _conditions(part: str, found: dict) -> str:
         if "calls" in rows[0]
     )
     return (
-        f"greedy; transformers is compared with mode none, where {equal} answers are equal and {ties} differ where two "
+        f"torch with {content['threads']} threads; greedy; transformers is compared with mode none, where {equal} answers are equal and {ties} differ where two "
         f"logits tie; transformers by batch size, for a third of the sessions: {sizes}; calls of the decoder after the prompts, "
-        f"and tokens that needed none since they were forced: {calls}; the three modes of kdjax share a process, and so its peak"
+        f"and tokens that needed none since they were forced: {calls}; one by one: forced tokens are waited for, too; the modes of kdjax share a process, and so its peak"
     )
 
 
@@ -133,7 +135,11 @@ def _cells(name: str, replies: dict[str, list[dict]], ours: str, first: float, m
     found = ratios(replies, name, ours)
     padded = rate("padded_tokens")
     generated = "new_tokens" in rows[0]
-    mfu = None if padded is None or generated else 4 * machine["linear_parameters"] * padded / machine["matmul_rate"]
+    mfu = (
+        None
+        if padded is None or generated
+        else 4 * machine["linear_parameters"] * padded / machine["matmul_rates"]["JAX"]
+    )
     spread = f"{seconds.min():.2f}–{seconds.max():.2f}" if len(rows) < MANY else f"{np.percentile(seconds, 95):.2f}"
     return {
         "examples/s": f"{rate('examples'):.3f}",

@@ -22,11 +22,16 @@ ROOT = Path(__file__).resolve().parents[2]
 ROW, SESSIONS = 256, 10  # tokens of a row and test sessions, before they are doubled
 
 
-def matmul_rate(bench: Bench) -> float:
-    """flop/s of plain matrix products of the student's shapes, the best of five tries."""
-    shape = (bench.shape.hidden_size, bench.shape.intermediate_size)
-    with bench.ours("matmul", shape=shape) as side:
-        return max(side.ask()["rate"] for _ in range(5))
+def matmul_rates(bench: Bench) -> dict[str, float]:
+    """Framework → flop/s of plain matrix products of the student's shapes, the best of five turns each."""
+    product = {
+        "shape": (bench.shape.hidden_size, bench.shape.intermediate_size),
+        "rows": 2**11 if bench.backend == "cpu" else 2**16,  # so that a GPU is not waiting for the next product
+        "repeats": 10,
+    }
+    with bench.ours("matmul", **product) as ours, bench.theirs("torch", "matmul", **product) as theirs:
+        turns = [(ours.ask()["rate"], theirs.ask()["rate"]) for _ in range(5)]
+    return dict(zip(("JAX", "torch"), map(max, zip(*turns, strict=True)), strict=True))
 
 
 def start_up(bench: Bench) -> dict:

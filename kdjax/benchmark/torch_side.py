@@ -5,6 +5,7 @@ python -m kdjax.benchmark.torch_side '{"task": …}' answers commands on its pip
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
     transformers.utils.logging.disable_progress_bar()
-    {"step": step, "train": train, "generate": generate}[settings["task"]](settings, channel)
+    {"step": step, "train": train, "generate": generate, "matmul": matmul}[settings["task"]](settings, channel)
 
 
 def finish(device: str) -> int | None:
@@ -94,10 +95,11 @@ def train(settings, channel: Channel) -> None:
 
         def training_step(self, model, inputs, *args, **kwargs):
             seen["padded_tokens"] += inputs["input_ids"].numel()
-            if "position_ids" in inputs:  # 0 1 2 … of each example in a pack, and 0 0 0 … of what fills it up
-                examples = int((inputs["position_ids"] == 1).sum())
-                seen["examples"] += examples
-                seen["real_tokens"] += examples + int((inputs["position_ids"] > 0).sum())
+            if "position_ids" in inputs:
+                packed = _examples_of(inputs["input_ids"], inputs["position_ids"])
+                held.extend(members[example] for example in packed)
+                seen["examples"] += len(packed)
+                seen["real_tokens"] += sum(map(len, packed))
             else:
                 seen["examples"] += len(inputs["input_ids"])
                 seen["real_tokens"] += int(inputs["attention_mask"].sum())
@@ -113,10 +115,13 @@ def train(settings, channel: Channel) -> None:
                 sys.exit(0)
 
         def on_step_end(self, args, state, control, **kwargs):
-            channel.reply(**seen)
+            channel.reply(**seen, members=[*held])
             seen.update(dict.fromkeys(seen, 0))
+            held.clear()
 
     seen = {"examples": 0, "real_tokens": 0, "padded_tokens": 0, "loss": 0.0}
+    held: list[int] = []  # the examples in packs; those of other batches are known
+    members = {(*p, *c): i for i, (p, c) in zip(settings["order"], chosen, strict=True)}
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(Path(settings["tokenizer"]) / "tokenizer.json"),
         eos_token=settings["eos_token"],
@@ -124,6 +129,13 @@ def train(settings, channel: Channel) -> None:
     )
     model = _with_adapter(settings, getattr(torch, settings["dtype"]), trained=True)
     InOrder(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[OneByOne()]).train()
+
+
+def _examples_of(tokens: torch.Tensor, positions: torch.Tensor) -> list[tuple[int, ...]]:
+    """The examples in a batch of packs. Their positions are 0 1 2 … each, and 0 0 0 … those of what fills a pack up."""
+    flat, starts = tokens.flatten(), (positions.flatten() == 0).nonzero().flatten().tolist()
+    pieces = torch.tensor_split(flat, starts[1:])
+    return [tuple(piece.tolist()) for piece in pieces if len(piece) > 1]
 
 
 def _packs_per_step(settings, chosen) -> int:
@@ -170,6 +182,24 @@ def generate(settings, channel: Channel) -> None:
             real_tokens=sum(len(prompts[i]) for i in members),
             padded_tokens=padded,
         )
+
+
+def matmul(settings, channel: Channel) -> None:
+    """The rate of plain matrix products, flop/s, as the JAX side measures its own."""
+    hidden, inner = settings["shape"]
+    x, w = (
+        torch.randn(rows, hidden, device=settings["device"], dtype=getattr(torch, settings["dtype"]))
+        for rows in (settings["rows"], inner)
+    )
+    x @ w.T
+    for _ in channel:
+        finish(settings["device"])
+        started = time.perf_counter()
+        for _ in range(settings["repeats"]):
+            x @ w.T
+        finish(settings["device"])
+        seconds = time.perf_counter() - started
+        channel.reply(rate=2 * settings["rows"] * hidden * inner * settings["repeats"] / seconds)
 
 
 if __name__ == "__main__":

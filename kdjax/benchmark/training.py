@@ -89,14 +89,38 @@ def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
         replies = bench.alternate("real job", {name: _later(turn) for name, turn in turns.items()})
         ours.ask(save=str(bench.folder / "adapter"))
     losses = _losses(first, replies)
-    same = [name for name in turns if "packing" not in variants.get(name, {})]
+    packs = [name for name in variants if "packing" in variants[name]]
+    pack_losses = _same_packs(bench, {name: first[name] for name in packs})
+    same = [name for name in turns if name not in packs]
     for field in ("examples", "real_tokens"):
         done = {name: [row[field] for row in replies[name]] for name in same}
         if any(done[name] != done["kdjax"] for name in same):
             raise InputError(f"benchmark: the real job: the sides do not do the same work, {field} by round: {done}")
     agree("the real job", {name: losses[name] for name in same}, config.student.dtype)
     extra = {name: more_than_median(first[name], rows) for name, rows in replies.items()}
-    return {"replies": replies, "losses": losses, "first_turn": extra | {"kdjax": max(0.0, cold - warm)}}
+    return {
+        "replies": replies,
+        "losses": losses,
+        "pack_losses": pack_losses,
+        "first_turn": extra | {"kdjax": max(0.0, cold - warm)},
+        "threads": threads,
+    }
+
+
+def _same_packs(bench: Bench, first: Mapping[str, dict]) -> dict[str, float]:
+    """Side → loss of the examples in the first step's packs, ours among them: that examples in a pack do not see one another.
+
+    Raises:
+        InputError: they differ, or the packs hold different examples.
+    """
+    held = {name: reply["members"] for name, reply in first.items()}
+    members = next(iter(held.values()))
+    if any(other != members for other in held.values()):
+        raise InputError(f"benchmark: the real job: the first packs hold different examples: {held}")
+    with bench.ours("train") as side:  # anew, from the adapter that all began with
+        losses = {"kdjax": side.ask(members=members)["loss"]} | {name: reply["loss"] for name, reply in first.items()}
+    agree("the first packs", {name: [loss] for name, loss in losses.items()}, bench.config.student.dtype)
+    return losses
 
 
 def _later(turn: Turn) -> Turn:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -68,10 +69,14 @@ class Trainer:
         self._accumulate = self.parallel.spread(
             accumulate, (None, None, None, 0, None, None), None, donate_argnums=5, together=True
         )
-        self._zeros = jax.jit(
-            lambda adapter: Totals(jax.tree.map(jnp.zeros_like, adapter), jnp.zeros(()), jnp.zeros(())),
-            out_shardings=self.parallel.replicated,
+        # By the way on which sums come back: placed otherwise, zeros would have each shape of rows compiled once more.
+        self._zeros = self.parallel.spread(
+            lambda adapter, _: Totals(jax.tree.map(jnp.zeros_like, adapter), jnp.zeros(()), jnp.zeros(())),
+            (None, 0),
+            None,
+            together=True,
         )
+        self._numbers = self.parallel.put_shares(np.arange(self.parallel.all_shares))  # something of each share
         self._fold = jax.jit(  # its numbers, since pmap over several processes takes arrays, not keys
             lambda key, step: jax.random.key_data(jax.random.fold_in(key, step)), out_shardings=self.parallel.replicated
         )
@@ -91,7 +96,7 @@ class Trainer:
         Returns the new state and {"loss": mean per target, "gradient_norm", "largest_weight" of the new adapter, "tokens"}, still on the device.
         """
         put = self.parallel
-        totals, key = self._zeros(state.adapter), self._fold(key, state.step)
+        totals, key = self._zeros(state.adapter, self._numbers), self._fold(key, state.step)
         for batch in batches:
             prefix, rows = put.replicate(batch.prefix), put.put_shares(batch.rows)
             totals = self._accumulate(state.adapter, self.base, prefix, rows, key, totals)

@@ -61,13 +61,19 @@ def test_both_sides_do_the_same_work(measured):
     job = found["job"]["replies"]
     for ours, padded in zip(job["kdjax"], job["TRL, padded"], strict=True):
         assert ours["examples"] == padded["examples"] and ours["real_tokens"] == padded["real_tokens"]
+    assert found["job"]["pack_losses"].keys() == {"kdjax", "TRL, packed", "TRL, packed, compiled"}
+    assert np.ptp([*found["job"]["pack_losses"].values()]) < 1e-3
     for packed, compiled in zip(job["TRL, packed"], job["TRL, packed, compiled"], strict=True):
         assert packed["real_tokens"] == packed["padded_tokens"] == compiled["real_tokens"] < compiled["padded_tokens"]
+        assert packed["members"] == compiled["members"] and len(packed["members"]) == packed["examples"]
     generation = found["generation"]
     assert generation["answers"]["equal"] + generation["answers"]["ties"] == 40
     none, theirs = generation["replies"]["kdjax, none"], generation["replies"]["transformers"]
     if not generation["answers"]["ties"]:
         assert [row["new_tokens"] for row in none] == [row["new_tokens"] for row in theirs]
+    joined, waiting = (generation["replies"][f"kdjax, items{more}"][0] for more in ("", ", one by one"))
+    assert joined["new_tokens"] == waiting["new_tokens"]
+    assert joined["calls"] < waiting["calls"] and joined["joined"] > waiting["joined"] == 0
 
 
 def test_no_side_loads_the_other_framework(measured):

@@ -24,7 +24,7 @@ def found() -> dict:
         "time": "2026-01-01T00:00:00+00:00",
         "model": "a model",
         "linear_parameters": 1_000_000,
-        "matmul_rate": 1e10,
+        "matmul_rates": {"JAX": 1e10, "torch": 5e9},
         "synthetic": True,
         "examples": 160,
         "mean_tokens": 100.0,
@@ -46,11 +46,14 @@ def found() -> dict:
         "job": {
             "replies": replies,
             "losses": {name: [2.5, 2.25, 2.125] for name in replies},
+            "pack_losses": {"kdjax": 2.5, "TRL, packed": 2.5},
+            "threads": 2,
             "first_turn": {"TRL, packed": 1.0, "TRL, padded": 0.5, "kdjax": 7.5},
         },
         "generation": {
             "replies": generated,
             "answers": {"equal": 179, "ties": 1},
+            "threads": 2,
             "batch_sizes": {"8": 3.0, "16": 4.0},
             "first_turn": dict.fromkeys(generated, 2.0),
         },

@@ -13,8 +13,11 @@ import pytest
 from decoding_helpers import END, PROMPTS, STEPS, write
 
 from kdjax.decoding import Constraint, Generator, compile_automaton, session_language
+from kdjax.decoding.batches import lay_out_prompts
+from kdjax.decoding.slots import Programs
 from kdjax.errors import InputError
 from kdjax.prompting import ANSWER_MARKER
+from kdjax.training.batches import by_domain, common_prefix
 from kdjax.training.clock import compile_seconds
 
 FREE = Constraint("none")
@@ -91,6 +94,35 @@ def test_answers_stand_in_the_order_of_the_prompts_and_nothing_is_compiled_anew(
     other = generator(jax.tree.map(np.zeros_like, student.adapter), PROMPTS, SIZES, FREE)
     assert other != completions  # it is the given adapter that answers
     assert compile_seconds() == before
+
+
+def test_each_program_is_traced_once_for_a_bucket(student, monkeypatch):
+    """Prompts of the same lengths that say something else find all programs ready."""
+    traced = []
+
+    def counted(name):
+        program = getattr(Programs, name)
+
+        def count(self, *arguments):
+            traced.append(name)
+            return program(self, *arguments)
+
+        monkeypatch.setattr(Programs, name, count)
+
+    for name in ("read_prefix", "admit", "advance"):
+        counted(name)
+    generator = Generator(student, max_new_tokens=STEPS, rows_per_device=4, buckets=2)
+    generator(student.adapter, PROMPTS, SIZES, FREE)
+    shared = {name: common_prefix(members) for name, members in by_domain(PROMPTS).items()}
+    buckets = lay_out_prompts(PROMPTS, shared, 2, 4, 1, END)
+    shapes = {(len(shared[bucket.domain]), bucket.slots, bucket.batches[0].tokens.shape) for bucket in buckets}
+    assert traced.count("admit") == len(shapes) == 4
+    assert len(shapes) <= traced.count("advance") <= 2 * len(shapes)  # a second one for the last few answers
+    before = list(traced)
+    others = [replace(p, prompt_ids=(*p.prompt_ids[:-2], *p.prompt_ids[:-3:-1])) for p in PROMPTS]
+    assert others != PROMPTS
+    generator(student.adapter, others, SIZES[::-1], FREE)
+    assert traced == before
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from study_helpers import SMOKE
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCH = Path(__file__).resolve().parent / "watch"
@@ -44,8 +45,8 @@ def launch(cache, watched):
 
 @pytest.fixture(scope="session")
 def finished(launch, tmp_path_factory):
-    """The workdir of a finished smoke run, and what it printed."""
+    """The workdir of a finished run of `SMOKE`, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "smoke"
-    process = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    process = launch(*SMOKE, f"--workdir={workdir}")
     assert process.returncode == 0, process.stderr[-3000:]
     return workdir, process.stdout

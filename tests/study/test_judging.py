@@ -8,11 +8,11 @@ import signal
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from study_helpers import HARD
 
 from kdjax.data import load_domain
 
-# Dropout and micro-batches, for the runs that are killed and that are computed on several devices.
-JUDGING = ["--config.eval.orders=2", "--config.lora.lora_dropout=0.1", "--config.train.micro_batch_tokens=2400"]
+JUDGING = ["--config.eval.orders=2", *HARD]
 
 
 def rows(path):

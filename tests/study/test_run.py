@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from study_helpers import SMOKE
 
 from kdjax.evaluation import score
 from kdjax.sources.tiny import write_tiny_model
@@ -92,22 +93,22 @@ def test_running_it_again_does_nothing_and_shows_the_table(finished, launch):
         for path in workdir.rglob("*")
         if path.is_file() and "tensorboard" not in path.parts
     }
-    again = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    again = launch(*SMOKE, f"--workdir={workdir}")
     assert again.returncode == 0 and "student, after fine-tuning" in again.stdout and "train step" not in again.stdout
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} <= {workdir / "log.jsonl"}
 
 
 def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
-    """Killed (SIGKILL) between two checkpoints, in the second of four steps."""
+    """Killed (SIGKILL) between two checkpoints, in the second of four steps; with dropout and micro-batches."""
     workdir, flags = tmp_path / "killed", ["--config.train.checkpoint_every=1"]
-    with launch("sft_text.py:smoke", f"--workdir={workdir}", *flags, start=True) as process:
+    with launch(*SMOKE, f"--workdir={workdir}", *flags, start=True) as process:
         for line in process.stdout:
             if line.startswith("train step 1/4"):
                 os.kill(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL and not (workdir / "metrics.json").exists()
-    continued = launch("sft_text.py:smoke", f"--workdir={workdir}", *flags)
+    continued = launch(*SMOKE, f"--workdir={workdir}", *flags)
     assert continued.returncode == 0, continued.stderr[-3000:]
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["time"]["train"] > metrics["train"]["seconds"] + metrics["train"]["compile_seconds"]
@@ -119,12 +120,12 @@ def test_a_killed_run_goes_on_to_the_same_adapter(finished, launch, tmp_path):
 def test_a_full_disk_ends_in_one_line_and_nothing_is_lost(finished, launch, small_disk):
     """There is room for the cards, but not for the examples; once there is, the same command goes on."""
     workdir = small_disk(150) / "run"
-    full = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    full = launch(*SMOKE, f"--workdir={workdir}")
     assert full.returncode == 1 and "Traceback" not in full.stderr
     assert re.search(r"(?m)^error: .*No space left on device.*the same command goes on", full.stderr)
     assert (workdir / "knowledge").is_dir()
     small_disk(60_000)
-    again = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    again = launch(*SMOKE, f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr[-3000:]
     whole, parts = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (finished[0], workdir))
     assert whole.keys() == parts.keys() and all(np.array_equal(whole[name], parts[name]) for name in whole)
@@ -156,7 +157,7 @@ def test_on_a_terminal_each_loop_ends_its_line(cache, tmp_path):
 
 def test_another_config_may_not_use_the_folder(finished, launch):
     workdir, _ = finished
-    process = launch("sft_text.py:smoke", f"--workdir={workdir}", "--config.seed=1")
+    process = launch(*SMOKE, f"--workdir={workdir}", "--config.seed=1")
     assert process.returncode and "config.seed: 0 → 1" in process.stderr
 
 
@@ -285,7 +286,7 @@ def test_a_run_killed_while_it_wrote_its_first_file_goes_on(launch, tmp_path):
 
 
 def test_the_folder_is_compared_before_a_model_is_looked_for(finished, launch, tmp_path):
-    process = launch("sft_text.py:smoke", f"--workdir={finished[0]}", "--config.student.source=nobody/nothing")
+    process = launch(*SMOKE, f"--workdir={finished[0]}", "--config.student.source=nobody/nothing")
     assert process.returncode and "'tiny-random' → 'nobody/nothing'" in process.stderr
     (tmp_path / "file").touch()
     process = launch("sft_text.py:smoke", f"--workdir={tmp_path / 'file'}")

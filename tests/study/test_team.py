@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from http_stand_in import Server, answer_to
 from safetensors.numpy import load_file
+from study_helpers import SMOKE
 
 from kdjax.data import load_domain
 
@@ -75,14 +76,14 @@ def test_two_processes_do_what_one_does_and_go_on_after_deaths(team, finished, t
     """The first is killed behind a checkpoint, then the second behind the next: the other one stops, too. Both together then go on from there."""
     alone, first, flags = finished[0], tmp_path / "first", ["--config.train.checkpoint_every=1"]
     for dies, checkpoint in enumerate(("1", "2")):
-        processes = team("sft_text.py:smoke", *flags, first=first)
+        processes = team(*SMOKE, *flags, first=first)
         wait_for(checkpoint, first, processes)
         processes[dies].kill()
         ended = ends(processes)
         status, said = ended[1 - dies]
         assert ended[dies][0] == -signal.SIGKILL and status not in (0, -signal.SIGKILL), said
         assert "another task died" in said and not (first / "run" / "metrics.json").exists()
-    ended = ends(team("sft_text.py:smoke", *flags, first=first))
+    ended = ends(team(*SMOKE, *flags, first=first))
     assert [status for status, _ in ended] == [0, 0], ended
     assert "train step 2/4" not in ended[0][1] and "train step" not in ended[1][1]
     here, there = adapter(first / "run"), adapter(alone)

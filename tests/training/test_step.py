@@ -12,6 +12,7 @@ import pytest
 from training_helpers import PAD, assert_same, fixed_group, one_group
 
 from kdjax.training import Trainer, lay_out, plan_groups
+from kdjax.training.loss import TEXT
 from kdjax.training.step import adamw, learning_rate_schedule
 
 
@@ -125,6 +126,23 @@ def test_the_base_stays_and_the_given_adapter_too(student, two_domains, groups):
     jax.tree.map(np.testing.assert_array_equal, before, (student.base, student.adapter))
     jax.tree.map(np.testing.assert_array_equal, before[0], trainer.base)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), before[1], state.adapter)))
+
+
+def test_rows_of_one_shape_are_traced_once(student, two_domains, groups):
+    """However many steps there are, and whatever they hold."""
+    traced, shapes = [], set()
+
+    def losses(*arguments):
+        traced.append(None)
+        return TEXT.losses(*arguments)
+
+    trainer = Trainer(student.graph, student.base, optax.adamw(0.1), 0.0, objective=replace(TEXT, losses=losses))
+    state = trainer.init(student.adapter)
+    for members in (two_domains[:11], two_domains[3:14], two_domains[:11][::-1], two_domains[5:]):
+        batches = lay_out(members, groups, 1, PAD)
+        shapes |= {(len(batch.prefix), batch.rows.tokens.shape, jax.tree.structure(batch.rows)) for batch in batches}
+        state, _ = trainer.step(state, batches, jax.random.key(0))
+    assert state.step == 4 and len(traced) == len(shapes) < 8
 
 
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 0.5, 1.0])
