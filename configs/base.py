@@ -39,14 +39,15 @@ def base(name: str) -> ConfigDict:
             formats=(
                 "rules",
             ),  # any of "patterns", "rules" (both stand in the prompt) and "thoughts" (written before the answer)
-            reflections=8,  # training sessions per domain that the teacher reflects on, for rules
-            thoughts=0,  # training sessions per domain that the teacher thinks about; 0: all. The others train on bare answers
+            reflections=8,  # training sessions per domain that the teacher reflects on, for rules; 0: all. Of a sample (see quantity): those in it
+            thoughts=0,  # the same for thoughts: sessions that the teacher thinks about; 0: all. The others train on bare answers
             strategy="random",  # which sessions: "random", "length" or "diversity"
             max_new_tokens=64,  # most tokens of one teacher turn
             limit=10,  # most cards of a format in the prompt
             max_tokens=160,  # most tokens of the rules in the prompt, their heading and numbers included
             min_count=5,  # training bundles that a pattern must be in
             thoughts_in="target",  # "target": written before the answer; "demonstrations": read below a demonstration's products
+            all_domains=False,  # True: of several domains, each prompt has the cards of all, not of its own alone
             keep="all",  # "all", or "validated": only cards that raise the untrained student's strict F1 on validation
         ),
         quantity=create(
@@ -129,7 +130,7 @@ def study(name: str, about: str, cells: tuple) -> ConfigDict:
         about=about,  # the question, for the report
         cells=cells,
         seeds=(0, 1, 2),  # of cells with training; the others run once, with the first
-        each_domain=False,  # of several domains: a cell for each alone, compared with the first cell
+        each_domain=False,  # of several domains: cells for each alone, and for the knowledge of all in each prompt, compared with the first cell
         dry_run=False,  # print the plan, and stop
     )
     return config

@@ -4,9 +4,10 @@
     python launch.py --config=configs/study_quantity.py --config.data.source=bundlerec --config.data.root=DIR \\
         --config.data.domains="('electronic','clothing')"
 
-Samples of one strategy are nested. Sessions that are not in the sample yield neither knowledge nor training examples; with
---config.quantity.applies_to="('knowledge',)" they are still trained on. With two domains, a cell for each alone shows what
-learning from both is worth. `:small` leaves out two strategies, the share of 75 %, several formats, and the second epoch; `:smoke` runs in
+Samples of one strategy are nested. Sessions that are not in the sample yield neither knowledge nor training examples: the teacher
+reflects on 32 sessions, of which a sample holds its share. With --config.quantity.applies_to="('knowledge',)" the others are still
+trained on. With two domains, a cell for each alone shows what learning from both is worth, and one what it is worth that each prompt has
+the knowledge of both. `:small` leaves out two strategies, the share of 75 %, several formats, and the second epoch; `:smoke` runs in
 two minutes.
 """
 
@@ -33,6 +34,7 @@ def get_config(arg: str = ""):
     about = "Does the quantity of the knowledge matter: how many sessions, how they are chosen, how many formats?"
     config = small(study("study_quantity", about, CELLS), arg, SMALL)
     config.study.each_domain = True
+    config.knowledge.reflections = 32
     if arg == "smoke":
         config.study.cells = (CELLS[0], CELLS[1], CELLS[13], CELLS[-1])
         config.study.seeds = (0,)

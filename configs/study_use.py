@@ -6,8 +6,9 @@
 
 Rules stand in every prompt. In context: the untrained student writes, after 0, 1, 3 or 5 demonstrations, the nearest training
 sessions. AICL is the predecessor, with the teacher as its model: five to nine teacher calls per test session. Fine-tuned: the student
-judges pairs (docs/recipe.md), without and with a demonstration. `:small` leaves out AICL, five demonstrations and the second epoch;
-`:smoke` runs in two minutes.
+judges pairs (docs/recipe.md), without and with a demonstration, and is compared with one that judges them untrained; or it writes, as
+in context. `:small` leaves out AICL, five demonstrations, the fine-tuned student that writes and the second epoch; `:smoke` runs in
+two minutes.
 """
 
 from configs.base import cell, small, study
@@ -18,17 +19,20 @@ CELLS = (
     cell("AICL, by the teacher", "zero-shot", job="aicl", knowledge__max_new_tokens=200),
     cell("zero-shot", **ICL),
     *(cell(f"in context, {k} shown", "zero-shot", **ICL, prompting__demonstrations=k) for k in (1, 3, 5)),
-    cell("fine-tuned"),
+    cell("fine-tuned to write", "zero-shot", **WRITES),
+    cell("fine-tuned to write, 1 shown", "zero-shot", **WRITES, prompting__demonstrations=1),
+    cell("untrained, judging", train__max_steps=0),
+    cell("fine-tuned", "untrained, judging"),
     cell("fine-tuned, 1 shown", "fine-tuned", prompting__demonstrations=1),
 )
-SMALL = tuple(one for one in CELLS if not one[0].startswith(("AICL", "in context, 5")))
+SMALL = tuple(one for one in CELLS if not one[0].startswith(("AICL", "in context, 5", "fine-tuned to write")))
 
 
 def get_config(arg: str = ""):
     about = "Does the way of using the knowledge matter: in context, by fine-tuning, or both?"
     config = small(study("study_use", about, CELLS), arg, SMALL)
     if arg == "smoke":
-        config.study.cells = (*CELLS[1:3], *CELLS[5:])
+        config.study.cells = (*CELLS[1:3], cell("fine-tuned"), CELLS[-1])
         config.study.seeds = (0,)
         config.train.max_steps = 2
         config.train.max_length = 4096

@@ -13,6 +13,7 @@ from typing import Any
 import kdjax
 
 LAST_WORDS = 20  # lines of its stderr
+NO_TELEMETRY = {"HF_HUB_DISABLE_TELEMETRY": "1"}  # Hugging Face's libraries would send some
 
 
 class ChildDied(Exception):
@@ -34,7 +35,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(environment or {})},
+            env={**os.environ, **NO_TELEMETRY, "PYTHONPATH": os.pathsep.join(path), **(environment or {})},
             text=True,
             encoding="utf-8",
         )

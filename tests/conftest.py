@@ -15,7 +15,6 @@ from hypothesis import settings
 settings.register_profile("kdjax", deadline=None)  # how long an example takes is the machine's mood
 settings.load_profile("kdjax")
 
-TRAINS = ("benchmark", "faults", "study", "training")
 BUNDLEREC = Path(__file__).resolve().parents[2] / "shared" / "data" / "bundle"
 
 
@@ -27,9 +26,9 @@ def programs_are_let_go():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def strict_promotion(request):
-    """Our own arithmetic mixes no dtypes by accident; Optax's, in a training step, does."""
-    with jax.numpy_dtype_promotion("standard" if request.path.parent.name in TRAINS else "strict"):
+def strict_promotion():
+    """Our own arithmetic mixes no dtypes by accident. (Optax's does; the training step allows it that.)"""
+    with jax.numpy_dtype_promotion("strict"):
         yield
 
 

@@ -1,5 +1,6 @@
 """The proof that what a student was taught with comes from training sessions alone, and counts of what may leak all the same."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -42,7 +43,7 @@ def prove_sources(domains: Mapping[str, Domain], sources: Iterable[tuple[str, st
     return checked
 
 
-QUOTED_WORDS = 4  # a title of fewer words may stand in a text by chance
+QUOTED_WORDS = 4  # of a title, one after the other; fewer may stand in a text by chance
 
 
 def leak_counts(domain: Domain, texts: Iterable[str]) -> dict[str, str]:
@@ -54,21 +55,30 @@ def leak_counts(domain: Domain, texts: Iterable[str]) -> dict[str, str]:
             seen_by[item].add(place)
 
     def near(session) -> bool:
-        """Half of all products of both (Jaccard) are the same."""
+        """Half of all products of both (Jaccard) are the same, or the other session holds all of this one's."""
         items = set(session.items)
-        others = {place for item in items for place in seen_by[item]}
-        return any(2 * len(items & set(train[i].items)) >= len(items | set(train[i].items)) for i in others)
+        others = [set(train[place].items) for place in {place for item in items for place in seen_by[item]}]
+        return any(2 * len(items & other) >= len(items | other) or items <= other for other in others)
 
     trained_users = {domain.users[session.id] for session in train if session.id in domain.users}
     of_users = sum(domain.users.get(session.id) in trained_users for session in test)
-    texts = [text.lower() for text in texts]
-    titles = {title.lower() for split in domain.splits.values() for session in split for title in session.titles}
-    titles = {title for title in titles if len(title.split()) >= QUOTED_WORDS}
-    quoting = sum(any(title in text for title in titles) for text in texts)
+    of_train, of_others = (
+        {run for part in parts for session in domain.splits[part] for title in session.titles for run in _runs(title)}
+        for parts in (("train",), ("validation", "test"))
+    )
+    quoted = [_runs(text) for text in texts]
+    quoting, alien = (sum(bool(runs & of) for runs in quoted) for of in (of_train | of_others, of_others - of_train))
     return {
         "test sessions of a user who has a training session": f"{of_users} of {len(test)}"
         if domain.users
         else "unknown",
-        "test sessions that share half their products with a training session": f"{sum(map(near, test))} of {len(test)}",
-        f"knowledge cards that quote a title of {QUOTED_WORDS} or more words": f"{quoting} of {len(texts)}",
+        "test sessions that share half their products with a training session, or lie within one": f"{sum(map(near, test))} of {len(test)}",
+        f"knowledge cards that quote {QUOTED_WORDS} words of a title": f"{quoting} of {len(quoted)}",
+        f"knowledge cards that quote {QUOTED_WORDS} words which no training session's titles have, but others' do": f"{alien} of {len(quoted)}",
     }
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """All QUOTED_WORDS words of a text that stand one after the other, whatever their case and what is between them."""
+    words = re.findall(r"\w+", text.lower())
+    return set(zip(*(words[start:] for start in range(QUOTED_WORDS)), strict=False))

@@ -22,7 +22,7 @@ def sample_sessions(
     ratio: float | None = None,
     count: int | None = None,
     strategy: str = "random",
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     difficulty: Mapping[str, float] | None = None,
 ) -> list[Session]:
     """Choose `count` sessions, or `ratio` of them (at least one), and return them in their original order.
@@ -45,7 +45,7 @@ def sample_sessions(
 
 
 def _order(
-    sessions: Sequence[Session], strategy: str, seed: int, difficulty: Mapping[str, float] | None
+    sessions: Sequence[Session], strategy: str, seed: int | Sequence[int], difficulty: Mapping[str, float] | None
 ) -> Iterator[int]:
     shuffled = np.random.default_rng(seed).permutation(len(sessions)).tolist()
     if strategy == "random":

@@ -158,28 +158,27 @@ def heat_map(values: dict[tuple[str, str], float], title: str, name: str) -> Plo
 
 
 def token_scatter(points: Sequence[tuple[float, float, str]], title: str, name: str) -> Plot:
-    """Quality against what a prompt costs: (mean tokens, strict F1, name) of each cell."""
+    """Quality against what a prompt costs: (mean tokens, strict F1, name) of each cell.
+
+    The names stand in a column, each with a line to its point, since cells that cost the same lie close together.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        figure = Figure(figsize=(WIDTH, max(2.9, 0.8 + 0.16 * len(points))), layout="constrained")
         axes: Axes = figure.subplots()
-        middle = (min(points)[0] + max(points)[0]) / 2
-        heights = [f1 for _, f1, _ in points]
-        crowded = (max(heights) - min(heights)) / 15
-        for number, (tokens, f1, label) in enumerate(points):
-            right = tokens > middle  # its name stands to the left of it
-            taken = any(abs(f1 - other) < crowded and (x > middle) == right for x, other, _ in points[:number])
+        for place, (tokens, f1, label) in enumerate(sorted(points, key=lambda point: -point[1])):
             axes.plot(tokens, f1, "o", color=STUDENT, markersize=5)
             axes.annotate(
                 label,
                 (tokens, f1),
-                xytext=(-4 if right else 4, -9 if taken else 3),
-                textcoords="offset points",
-                ha="right" if right else "left",
+                xytext=(1.06, 1 - (place + 0.5) / len(points)),
+                textcoords="axes fraction",
+                va="center",
                 fontsize=8,
                 color=MUTED,
                 parse_math=False,
+                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkB": 4},
             )
-        axes.margins(x=0.2, y=0.15)
+        axes.margins(x=0.1, y=0.1)
         axes.set(xlabel="tokens of a prompt, mean", ylabel="strict F1")
         told = "; ".join(f"{label}: {f1:.3f} at {tokens:.0f}" for tokens, f1, label in points)
         return Plot(title, f"{title}. {told}", _svg(figure, name))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax.reporting.files import plain, write_text
+from kdjax.reporting.files import plain, write_jsonl, write_text
 from kdjax.reporting.report import MOST_ROWS, page
 from kdjax.reporting.tables import NOTHING, Row, interval_text
 
@@ -66,7 +66,7 @@ def write_study(
     leaks: Mapping[str, Mapping[str, str]],
     synthetic: Sequence[str],
 ) -> None:
-    """Write study.csv, study.md, study.tex and report.html into `folder`; the same arguments give the same bytes.
+    """Write study.csv, study.md, study.tex, report.html and knowledge/ into `folder`; the same arguments give the same bytes.
 
     Args:
         rows: of `kdjax.study.outcome`, one per cell (or baseline) and domain.
@@ -112,6 +112,8 @@ def write_study(
         synthetic=synthetic,
     )
     write_text(folder / "report.html", html)
+    for of, of_all_runs in cards.items():
+        write_jsonl(folder / "knowledge" / f"{of}.jsonl", of_all_runs)
 
 
 def _curves(

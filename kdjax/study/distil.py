@@ -1,4 +1,8 @@
-"""Training sessions → knowledge cards, by whichever teacher the config names; one file per domain and format."""
+"""Training sessions → knowledge cards, by whichever teacher the config names; one file per domain and format.
+
+`domains` are those whose training sessions may yield knowledge, a sample perhaps; `whole` are the same with all of them. Which ones the
+teacher is asked about is drawn from all: so a sample yields its share, and the knowledge of samples is nested where they are.
+"""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -23,7 +27,12 @@ def card_path(workdir: Path, domain: str, form: str) -> Path:
 
 
 def without_teacher(
-    config: ConfigDict, domains: Mapping[str, Domain], workdir: Path, count_tokens: CountTokens, say: Log
+    config: ConfigDict,
+    domains: Mapping[str, Domain],
+    whole: Mapping[str, Domain],
+    workdir: Path,
+    count_tokens: CountTokens,
+    say: Log,
 ) -> dict[str, Cards]:
     """The cards of every domain that are on disk already, or come from the training sessions alone. Writes nothing."""
     ready: dict[str, Cards] = {name: {} for name in domains}
@@ -33,7 +42,7 @@ def without_teacher(
             if path.is_file():
                 ready[name][form] = knowledge.read_cards(path)
             elif form == "patterns" or config.teacher.kind == "annotations":
-                ready[name][form] = _extract(config, domain, form, None, count_tokens, say)
+                ready[name][form] = _extract(config, domain, whole[name], form, None, count_tokens, say)
     return ready
 
 
@@ -48,6 +57,7 @@ def check_teacher(config: ConfigDict, ready: Mapping[str, Cards]) -> None:
 def distil(
     config: ConfigDict,
     domains: Mapping[str, Domain],
+    whole: Mapping[str, Domain],
     ready: Mapping[str, Cards],
     workdir: Path,
     count_tokens: CountTokens,
@@ -61,7 +71,7 @@ def distil(
                 path, made = card_path(workdir, name, form), ready[name].get(form)
                 if made is None:
                     assert teacher is not None  # else all would be ready
-                    made = _extract(config, domain, form, asking(teacher, log), count_tokens, log.say)
+                    made = _extract(config, domain, whole[name], form, asking(teacher, log), count_tokens, log.say)
                 cards[name][form] = made
                 if path.is_file():
                     continue
@@ -74,7 +84,11 @@ def distil(
 
 
 def recorded(
-    config: ConfigDict, domains: Mapping[str, Domain], ready: Mapping[str, Cards], count_tokens: CountTokens
+    config: ConfigDict,
+    domains: Mapping[str, Domain],
+    whole: Mapping[str, Domain],
+    ready: Mapping[str, Cards],
+    count_tokens: CountTokens,
 ) -> bool:
     """Whether the teacher's cache holds every answer that the cards to come take; nothing is asked."""
     if _complete(config, ready):
@@ -84,7 +98,7 @@ def recorded(
             teacher.replays()
             for name, domain in domains.items():
                 for form in set(config.knowledge.formats) - set(ready[name]):
-                    _extract(config, domain, form, teacher.ask, count_tokens, lambda text: None)
+                    _extract(config, domain, whole[name], form, teacher.ask, count_tokens, lambda text: None)
     except InputError:  # no such teacher, or a call that it was never asked
         return False
     return True
@@ -122,7 +136,13 @@ def open_config_teacher(config: ConfigDict, log: Log) -> Teacher:
 
 
 def _extract(
-    config: ConfigDict, domain: Domain, form: str, ask: Ask | None, count_tokens: CountTokens, say: Log
+    config: ConfigDict,
+    domain: Domain,
+    whole: Domain,
+    form: str,
+    ask: Ask | None,
+    count_tokens: CountTokens,
+    say: Log,
 ) -> list[Card]:
     """One domain's cards of one format; `ask` is the teacher, None where it takes none."""
     settings, train = config.knowledge, domain.splits["train"]
@@ -134,10 +154,10 @@ def _extract(
     if form == "rules":
         if ask is None:
             return knowledge.annotation_rule_cards(train, domain.name, **budget)
-        sessions = _sample(config, train, settings.reflections)
+        sessions = drawn(config, domain, whole, settings.reflections)
         candidates = knowledge.reflect(sessions, ask, max_new_tokens=settings.max_new_tokens, log=say)
         return knowledge.merge_rules(candidates, domain.name, **budget)
-    sessions = _sample(config, train, settings.thoughts or len(train))
+    sessions = drawn(config, domain, whole, settings.thoughts)
     if ask is None:
         return knowledge.annotation_thoughts(sessions, domain.name, count_tokens=count_tokens)
     return knowledge.think(
@@ -145,10 +165,13 @@ def _extract(
     )
 
 
-def _sample(config: ConfigDict, sessions: list[Session], count: int) -> list[Session]:
-    return knowledge.sample_sessions(
-        sessions, count=min(count, len(sessions)), strategy=config.knowledge.strategy, seed=config.seed
-    )
+def drawn(config: ConfigDict, domain: Domain, whole: Domain, count: int) -> list[Session]:
+    """Which sessions the teacher is asked about: those in `domain` of `count` that are drawn from the `whole` (0: all), but one at least."""
+    sample, all_sessions = domain.splits["train"], whole.splits["train"]
+    how = {"strategy": config.knowledge.strategy, "seed": config.seed}
+    chosen = knowledge.sample_sessions(all_sessions, count=min(count or len(all_sessions), len(all_sessions)), **how)
+    ids = {session.id for session in chosen}
+    return [session for session in sample if session.id in ids] or knowledge.sample_sessions(sample, count=1, **how)
 
 
 def asking(teacher: Teacher, log: RunLog) -> Ask:

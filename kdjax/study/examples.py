@@ -32,7 +32,7 @@ def teller(
     for name, forms in cards.items():
         thoughts = _thoughts(forms) if config.knowledge.thoughts_in == "demonstrations" else {}
         shown[name] = Shown(asked.demonstrations, tuple(domains[name].splits["train"]), thoughts, asked.encoder)
-    return Teller(tokenizer, product_form(config), contexts(cards), shown)
+    return Teller(tokenizer, product_form(config), contexts(cards, config.knowledge.all_domains), shown)
 
 
 def _thoughts(forms: Cards) -> dict[str, str]:
@@ -114,6 +114,7 @@ def check_before_distilling(
     prompts = [prompt for split in ("validation", "test") for prompt in questions(config, tell, domains, split).prompts]
     to_come = {form for forms in ready.values() for form in set(config.knowledge.formats) - set(forms)}
     context = config.knowledge.max_tokens + len(tokenizer.encode("\n\n")) if "rules" in to_come else 0
+    context *= len(domains) if config.knowledge.all_domains else 1
     thought = config.knowledge.max_new_tokens + len(tokenizer.encode(f"\n{ANSWER_MARKER} "))
     if "thoughts" in to_come and not writes_thoughts(config):
         context += thought * config.prompting.demonstrations

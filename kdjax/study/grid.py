@@ -53,7 +53,10 @@ def grid(config: ConfigDict, workdir: Path) -> list[GridCell]:
         raise InputError(f"config.study.seeds={seeds!r}: name at least one, and each once")
     cells = [*config.study.cells]
     if config.study.each_domain and len(config.data.domains) > 1:
-        cells += [(f"{domain} alone", (("data.domains", (domain,)),), cells[0][0]) for domain in config.data.domains]
+        first = cells[0][0]
+        cells += [(f"{domain} alone", (("data.domains", (domain,)),), first) for domain in config.data.domains]
+        if config.knowledge.formats:
+            cells.append(("knowledge of all domains", (("knowledge.all_domains", True),), first))
     names = [name for name, _, _ in cells]
     for name, _, against in cells:
         if names.count(name) > 1:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import jax
@@ -16,7 +17,7 @@ from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
 from kdjax.study import examples as asking
 from kdjax.study.cell import load_domains
-from kdjax.study.distil import recorded
+from kdjax.study.distil import drawn, recorded
 from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
@@ -90,7 +91,7 @@ def work(run: Run) -> Work:
         _weights(prepared.shape, config.student.pair_layers if judges else prepared.shape.num_hidden_layers),
         prepared.shape.hidden_size * prepared.shape.vocab_size,
         _calls(prepared, chosen["knowledge"]),
-        recorded(config, chosen["knowledge"], prepared.ready, prepared.count_tokens),
+        recorded(config, chosen["knowledge"], domains, prepared.ready, prepared.count_tokens),
         _disk(prepared, steps),
     )
 
@@ -110,11 +111,11 @@ def _calls(prepared: Prepared, domains) -> int:
     config, calls = prepared.config, 0
     for name, domain in domains.items():
         to_come = set(config.knowledge.formats) - set(prepared.ready[name])
-        train = len(domain.splits["train"])
+        asked = partial(drawn, config, domain, prepared.domains[name])
         if "rules" in to_come:
-            calls += TURNS * min(config.knowledge.reflections, train)
+            calls += TURNS * len(asked(config.knowledge.reflections))
         if "thoughts" in to_come:
-            calls += min(config.knowledge.thoughts or train, train)
+            calls += len(asked(config.knowledge.thoughts))
     return calls
 
 
@@ -154,6 +155,7 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: fl
     for heading in ("cell", "runs", "finished", "steps", "teacher calls", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
     total_seconds = total_disk = 0.0
+    total_steps = total_calls = 0
     for cell, one in zip(cells, works, strict=True):
         finished = sum(run.finished for run in cell.runs)
         row = [cell.name, str(len(cell.runs)), str(finished)]
@@ -163,6 +165,8 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: fl
         left = len(cell.runs) - finished
         total_seconds += left * one.seconds(rate)
         total_disk += left * one.disk
+        total_steps += left * one.steps
+        total_calls += left * one.calls
         calls = f"at most {left * one.calls}" if one.calls else "0"
         if one.calls and one.calls_recorded:
             calls += f", {one.calls} recorded"
@@ -171,7 +175,9 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: fl
     table.add_section()
     runs = sum(len(cell.runs) for cell in cells)
     done = sum(run.finished for cell in cells for run in cell.runs)
-    table.add_row("all", str(runs), str(done), "", "", duration(total_seconds), f"{total_disk / 2**20:.0f} MiB")
+    calls = f"at most {total_calls}" if total_calls else "0"
+    total_time, disk = duration(total_seconds), f"{total_disk / 2**20:.0f} MiB"
+    table.add_row("all", str(runs), str(done), str(total_steps), calls, total_time, disk)
     return table
 
 

@@ -43,7 +43,9 @@ def prepare(config: ConfigDict, folder: Path, domains: Mapping[str, Domain]) -> 
     if config.student.answer == "pairs" and config.student.adapter:
         form = asking.product_form(config)
         load_adapter_head(Path(config.student.adapter), form, shape.hidden_size, config.student.pair_layers)
-    ready = without_teacher(config, domains, folder, lambda text: len(tokenizer.encode(text)), lambda text: None)
+    ready = without_teacher(
+        config, domains, domains, folder, lambda text: len(tokenizer.encode(text)), lambda text: None
+    )
     asking.check_before_distilling(config, tokenizer, domains, ready, shape.max_position_embeddings)
     check_teacher(config, ready)
     return Prepared(config, domains, tokenizer, shape, ready)

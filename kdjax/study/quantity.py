@@ -88,7 +88,7 @@ def sampled(
             domain.splits["train"],
             ratio=settings.ratio,
             strategy=settings.strategy,
-            seed=config.seed,
+            seed=(config.seed, 1),  # another draw than that of the sessions that the teacher is asked about
             difficulty=difficulty[domain.name] if difficulty else None,
         )
         return replace(domain, splits={**domain.splits, "train": chosen})

@@ -98,7 +98,6 @@ def check(config: ConfigDict) -> None:
             "eval.buckets",
             "eval.orders",
             "student.pair_layers",
-            "knowledge.reflections",
             "knowledge.max_new_tokens",
             "knowledge.min_count",
             "teacher.batch_size",
@@ -108,6 +107,7 @@ def check(config: ConfigDict) -> None:
         0: (
             "seed",
             "eval.max_sessions",
+            "knowledge.reflections",
             "knowledge.thoughts",
             "knowledge.limit",
             "knowledge.max_tokens",

@@ -104,11 +104,14 @@ def uses(cells: list[GridCell]) -> dict[str, tuple[str, str]]:
 
 
 def cards_of(cells: list[GridCell]) -> dict[str, list[dict]]:
-    """By "domain/format" the cards of all runs, equal texts once."""
+    """By "domain/format" the cards of all runs, equal texts once, with what each run knows of them."""
     found: dict[str, dict[str, dict]] = {}
     for one in (one for cell in cells for one in cell.runs):
         for path in sorted((one.folder / "knowledge").glob("*/*.jsonl")):
             cards = found.setdefault(f"{path.parent.name}/{path.stem}", {})
             for card in read_jsonl(path):
-                cards.setdefault(card["text"], card)
+                kept = cards.setdefault(card["text"], card)
+                kept["checks"] |= card["checks"]
+                for source in ("sessions", "calls"):
+                    kept[source] = [*dict.fromkeys([*kept[source], *card[source]])]
     return {name: list(cards.values()) for name, cards in found.items()}

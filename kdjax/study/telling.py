@@ -65,9 +65,13 @@ class Teller:
         return self.knowledge[domain], self.form, shown(session, trains)
 
 
-def contexts(cards: Mapping[str, Cards]) -> dict[str, str]:
-    """Domain → the knowledge that stands in its prompts."""
-    return {name: knowledge_text(by_format) for name, by_format in cards.items()}
+def contexts(cards: Mapping[str, Cards], all_domains: bool = False) -> dict[str, str]:
+    """Domain → the knowledge that stands in its prompts: its own, or that of `all_domains`."""
+    if not all_domains:
+        return {name: knowledge_text(by_format) for name, by_format in cards.items()}
+    forms = dict.fromkeys(form for by_format in cards.values() for form in by_format)
+    together = {form: [card for by_format in cards.values() for card in by_format.get(form, ())] for form in forms}
+    return dict.fromkeys(cards, knowledge_text(together))
 
 
 @dataclass(frozen=True)

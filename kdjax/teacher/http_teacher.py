@@ -48,7 +48,8 @@ class HttpWorker:
         waiting: SimpleQueue[Request] = SimpleQueue()
         outcomes: SimpleQueue[Outcome | None] = SimpleQueue()
         stopped = threading.Event()
-        for request in requests:
+        # In any order: so it is chance whom those that are refused, each for itself, stand before.
+        for request in random.sample(requests, len(requests)):
             waiting.put(request)
         count = min(self.side_by_side, len(requests))
         for _ in range(count):  # daemons: who breaks a pass off does not wait for what is under way

@@ -67,7 +67,7 @@ def open_shard(path: Path) -> "Dataset":
         return load_from_disk(str(path))
     except FileNotFoundError as error:  # lost, or just set aside by another run
         raise Damaged(f"{error.filename} is missing") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: Arrow's, of a file that is none though its checksum is right
         raise Damaged(f"it cannot be read: {error}") from error
 
 

@@ -50,12 +50,12 @@ def _forward(hidden, head, labels):
     empty = jnp.full(count, -jnp.inf), jnp.zeros(count), jnp.zeros(hidden.shape, jnp.float32)
     (top, total, mean), _ = jax.lax.scan(add, empty, jnp.arange(0, vocab, tile))
     own = head[labels].astype(jnp.float32)
-    nll = top + jnp.log(total) - jnp.sum(hidden * own, axis=-1, dtype=jnp.float32)
+    nll = top + jnp.log(total) - jnp.sum(hidden.astype(jnp.float32) * own, axis=-1)
     return nll, (mean / total[:, None] - own).astype(hidden.dtype)
 
 
 def _backward(gradient, cotangent):
-    return (cotangent[:, None] * gradient).astype(gradient.dtype), None, None
+    return (cotangent[:, None] * gradient.astype(cotangent.dtype)).astype(gradient.dtype), None, None
 
 
 target_nll.defvjp(_forward, _backward)

@@ -51,9 +51,9 @@ def _initialize(coordinator: str | None = None, count: int | None = None, index:
 
 def _in_a_cluster() -> bool:
     """Whether JAX can read from the environment who the others are. On a machine with TPUs it always asks, as a pod's hosts do not tell."""
-    tasks = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    tasks = [os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")]
     chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return any(int(number) > 1 for number in tasks) or bool(find_spec("libtpu") and chips)
+    return any(number.isdecimal() and int(number) > 1 for number in tasks) or bool(find_spec("libtpu") and chips)
 
 
 def is_first() -> bool:

@@ -1,6 +1,7 @@
 """One optimizer step: gradients summed over micro-batches and devices, divided by the number of targets, then AdamW."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from kdjax.training.batches import MicroBatch
 from kdjax.training.loss import TEXT, Objective
 from kdjax.training.parallel import AXIS, Parallel
+
+# Optax mixes dtypes, where ours may be forbidden to.
+OPTAX = partial(jax.numpy_dtype_promotion, "standard")
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +89,9 @@ class Trainer:
     def init(self, adapter: dict) -> TrainState:
         """The state before the first step; a copy, since each step takes over the buffers of the state it is given."""
         adapter = jax.tree.map(jnp.copy, adapter)
-        return self.parallel.replicate(TrainState(adapter, self._optimizer.init(adapter), jnp.zeros((), jnp.int32)))
+        with OPTAX():
+            moments = self._optimizer.init(adapter)
+        return self.parallel.replicate(TrainState(adapter, moments, jnp.zeros((), jnp.int32)))
 
     def step(
         self, state: TrainState, batches: list[MicroBatch], key: PRNGKeyArray
@@ -104,8 +110,9 @@ class Trainer:
 
     def _apply(self, state: TrainState, totals: Totals):
         gradients = jax.tree.map(lambda g: g / totals.tokens, totals.gradients)
-        updates, optimizer = self._optimizer.update(gradients, state.optimizer, state.adapter)
-        adapter = optax.apply_updates(state.adapter, updates)
+        with OPTAX():
+            updates, optimizer = self._optimizer.update(gradients, state.optimizer, state.adapter)
+            adapter = optax.apply_updates(state.adapter, updates)
         metrics = {
             "loss": totals.loss / totals.tokens,
             "gradient_norm": optax.tree.norm(gradients),
@@ -119,7 +126,12 @@ def learning_rate_schedule(peak: float, steps: int, warmup_ratio: float) -> opta
     """Learning rate of step 0, 1, …: linear warm-up over the first share of the steps, then cosine decay towards zero."""
     warmup = max(1, round(steps * warmup_ratio))
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup) + 1)
-    return lambda step: schedule(step + 1)  # neither the first step nor the last is wasted on a rate of zero
+
+    def rate(step):
+        with OPTAX():
+            return schedule(step + 1)  # neither the first step nor the last is wasted on a rate of zero
+
+    return rate
 
 
 def adamw(schedule: optax.Schedule, weight_decay: float, max_grad_norm: float) -> optax.GradientTransformation:

@@ -63,10 +63,18 @@ def test_what_may_leak_is_counted():
 
     train = [session("1", "a", "b", "c"), session("2", "d", "e")]
     test = [session("3", "a", "b"), session("4", "a", "d", "x", "y"), session("5", "c", "b", "z")]
+    longest = session("8", *"ghijklmn")  # of which a test session is a part, though they share less than half of all
+    train.append(longest)
+    test.append(session("9", "k", "l"))
     splits = {"train": train, "validation": [], "test": test}
     shop = Domain("shop", "jsonl", splits, "", users={"1": "ann", "2": "bob", "3": "eve", "4": "ann"})
-    texts = ["Bundle THE VERY LONG TITLE OF a with d.", "Bundle mugs."]
-    assert [*leak_counts(shop, texts).values()] == ["1 of 3", "2 of 3", "1 of 2"]
+    texts = [
+        "Bundle THE VERY LONG, title…",
+        "Long title of z with mugs.",
+        "Long title of a, with mugs.",
+        "the very title of a",
+    ]
+    assert [*leak_counts(shop, texts).values()] == ["1 of 4", "3 of 4", "3 of 4", "1 of 4"]
     assert next(iter(leak_counts(DOMAINS["food"], []).values())) == "unknown"
 
 

@@ -14,7 +14,8 @@ from kdjax.sources.tiny import write_tiny_model
 from kdjax.student import LoraConfig, load_student
 from kdjax.teacher import open_teacher
 
-SOURCES = [*Path(kdjax.__file__).parent.rglob("*.py"), *(Path(kdjax.__file__).parents[1] / "configs").glob("*.py")]
+ROOT = Path(kdjax.__file__).parents[1]
+SOURCES = [*Path(kdjax.__file__).parent.rglob("*.py"), *ROOT.glob("configs/*.py"), ROOT / "launch.py"]
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "read_pickle", "os.system"}
 TRUE = {"trust_remote_code", "allow_pickle", "shell"}

@@ -9,6 +9,7 @@ from kdjax.knowledge import Card
 from kdjax.prompting import parse_answer
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.study.examples import questions, teller, training_set
+from kdjax.study.telling import contexts
 
 EPOCHS = 3
 
@@ -52,6 +53,15 @@ def test_each_epoch_tells_the_same_sessions_in_another_order(tokenizer, domain):
             assert bundles == {frozenset(session.titles[i] for i in bundle) for bundle in session.bundles}
     assert moved > 0.7 * EPOCHS * len(sessions)
     assert epochs[0] != epochs[1]
+
+
+def test_prompts_have_the_knowledge_of_their_domain_or_of_all():
+    def rule(domain):
+        return Card("rules", domain, f"Rule of {domain}.", ("1",), (), 1, 3)
+
+    cards = {name: {"rules": [rule(name)], "patterns": []} for name in ("books", "tools")}
+    assert contexts(cards) == {name: f"Rules:\n1. Rule of {name}." for name in cards}
+    assert contexts(cards, all_domains=True) == dict.fromkeys(cards, "Rules:\n1. Rule of books.\n2. Rule of tools.")
 
 
 def test_without_shuffling_all_epochs_are_the_same(tokenizer, domain):

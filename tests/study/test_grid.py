@@ -59,9 +59,12 @@ def test_each_domain_alone_is_compared_with_all_together(tmp_path):
     config = cells_of(cell("all"), each_domain=True)
     assert [one.name for one in grid(config, tmp_path)] == ["all"]
     config.data.domains = ("books", "tools")
-    _, books, tools = grid(config, tmp_path)
+    _, books, tools, together = grid(config, tmp_path)
+    assert (together.against, together.fields) == ("all", {"knowledge.all_domains": True})
     assert (books.name, books.against, books.runs[0].config.data.domains) == ("books alone", "all", ("books",))
     assert tools.runs[0].config.data.domains == ("tools",)
+    config.knowledge.formats = ()
+    assert len(grid(config, tmp_path)) == 3
 
 
 @pytest.mark.parametrize("config", [study_format, study_quantity, study_recipe, study_use])

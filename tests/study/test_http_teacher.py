@@ -38,11 +38,11 @@ def run(server, tmp_path):
         config.teacher.update(kind="http", source="tiny", url=server.url, cache_dir=str(tmp_path / "cache"), **teacher)
         check(config)
         domains, folder = {"demo": load_domain("demo", "", "demo")}, tmp_path / workdir
-        ready = without_teacher(config, domains, folder, len, print)
+        ready = without_teacher(config, domains, domains, folder, len, print)
         check_teacher(config, ready)
         with RunLog(folder) as log:
-            cards = distil(config, domains, ready, folder, len, log)
-        assert recorded(config, domains, {"demo": {}}, len)
+            cards = distil(config, domains, domains, ready, folder, len, log)
+        assert recorded(config, domains, domains, {"demo": {}}, len)
         return cards["demo"]["rules"], folder
 
     return run

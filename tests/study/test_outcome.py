@@ -151,12 +151,13 @@ def test_uses_are_cells_that_differ_in_format_and_use_alone(tmp_path):
 
 def test_cards_of_all_runs_are_there_once(cells):
     found, _ = cells
-    for run in found[0].runs[:2]:
+    for run, checks in zip(found[0].runs[:2], ({}, {"effect": 0.25}), strict=True):
         folder = run.folder / "knowledge" / "demo"
         folder.mkdir(parents=True)
-        (folder / "rules.jsonl").write_text(
-            json.dumps({"text": "same"}) + "\n" + json.dumps({"text": str(run.seed)}) + "\n"
-        )
-    assert {name: [card["text"] for card in cards] for name, cards in cards_of(found).items()} == {
-        "demo/rules": ["same", "0", "1"]
-    }
+        of_run = {"sessions": ["s", str(run.seed)], "calls": [f"call {run.seed}"], "checks": checks}
+        rows = [of_run | {"text": "same"}, of_run | {"text": str(run.seed)}]
+        (folder / "rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cards = cards_of(found)["demo/rules"]
+    assert [card["text"] for card in cards] == ["same", "0", "1"]
+    assert cards[0]["sessions"] == ["s", "0", "1"] and cards[0]["calls"] == ["call 0", "call 1"]
+    assert cards[0]["checks"] == {"effect": 0.25}  # measured in one of the runs

@@ -54,7 +54,7 @@ def test_the_default_is_the_recipe():
         ("student.dtype", "float16", "bfloat16"),
         ("student.quantization", "int3", "None"),
         ("lora.r", 0, "at least 1"),
-        ("knowledge.reflections", 0, "at least 1"),
+        ("knowledge.reflections", -1, "at least 0"),
         ("train.learning_rate", float("nan"), "at least 0"),
         ("lora.lora_alpha", float("nan"), "finite"),
         ("lora.target_modules", "q_prj", "q_proj"),

@@ -15,7 +15,7 @@ import kdjax
 from kdjax.errors import InputError
 from kdjax.teacher import Answer, Call, TeacherCache, open_teacher
 from kdjax.teacher.journal import Journal
-from kdjax.teacher.shards import write_shard
+from kdjax.teacher.shards import _checksums, write_shard
 
 
 def rows(answers: list[Answer]) -> list[dict]:
@@ -104,7 +104,7 @@ def test_two_processes_ask_each_call_once_and_get_the_same_answers(processes):
     assert {key: cache[key].to_row() for key in cache} == seen
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "lose", "add", "no checksums"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "lose", "add", "no checksums", "forged"])
 def test_a_damaged_shard_is_set_aside_and_asked_again(ask, damage, tmp_path):
     answers, teacher = ask(CALLS[:4])
     others, _ = ask(CALLS[4:])
@@ -121,6 +121,9 @@ def test_a_damaged_shard_is_set_aside_and_asked_again(ask, damage, tmp_path):
         data.unlink()
     elif damage == "add":
         (shard / "data-00001-of-00002.arrow").write_bytes(content)
+    elif damage == "forged":  # as Arrow finds
+        data.write_bytes(b"no answers")
+        (shard / "sha256sums.txt").write_text(_checksums(shard))
     else:
         (shard / "sha256sums.txt").unlink()
     found = files(shard)

@@ -1,4 +1,6 @@
+import resource
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +77,46 @@ def test_a_damaged_one_is_an_error_that_names_it(checkpoints, damage):
     assert restored_step(checkpoints) == 1
 
 
+def test_counters_that_were_changed_are_damage_too(checkpoints):
+    metadata = next(
+        path for path in (checkpoints / "2").rglob("*") if path.is_file() and b'"steps"' in path.read_bytes()
+    )
+    metadata.write_text(metadata.read_text().replace('"steps": 2', '"steps": 1'))
+    with pytest.raises(InputError, match=rf"checkpoint {checkpoints}/2 is damaged .*counters"):
+        restored_step(checkpoints)
+
+
+@pytest.mark.parametrize("when", ["before it is written", "half-way", "before the first is cleared away"])
+def test_the_same_step_may_be_saved_again_and_broken_off_at_any_time(checkpoints, monkeypatch, when):
+    """As at an epoch's end, before and after the validation: one of the two is always there."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_, **__):
+        raise Killed
+
+    def half_written(path, *_, **__):
+        Path(f"{path}.orbax-checkpoint-tmp", "state").mkdir(parents=True)
+        raise Killed
+
+    again = PROGRESS | {"validated": 1}
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        if when == "before the first is cleared away":
+            patched.setattr("kdjax.training.checkpoints._steps", dies)
+        else:
+            save = dies if when == "before it is written" else half_written
+            patched.setattr("kdjax.training.checkpoints.ocp.save_checkpointables", save)
+        Checkpoints(checkpoints).save(2, state(2), again)
+    found, progress = Checkpoints(checkpoints).restore(state(0))
+    jax.tree.map(np.testing.assert_array_equal, found, state(2))
+    assert progress == (again if when == "before the first is cleared away" else PROGRESS)
+    for _ in range(2):
+        Checkpoints(checkpoints).save(2, state(2), again)
+        assert Checkpoints(checkpoints).restore(state(0))[1] == again
+        assert sorted(path.name for path in checkpoints.iterdir()) == ["1", "2"]
+
+
 def test_one_of_another_training_is_refused(checkpoints):
     with pytest.raises(InputError, match="checkpoint"):
         Checkpoints(checkpoints).restore({"other": jnp.zeros(3)})
@@ -101,6 +143,25 @@ def test_a_disk_that_fills_while_it_is_written_leaves_the_one_before(small_disk,
     assert Checkpoints(disk).restore(large)[1] == {"steps": 1}
     written.save(2, jax.tree.map(jnp.zeros_like, large), {"steps": 2})  # what was left of it is cleared away
     assert Checkpoints(disk).restore(large)[1] == {"steps": 2}
+
+
+@pytest.mark.parametrize("limit", [0, 200, 500_000], ids=["nothing", "its first file", "half an array"])
+def test_one_that_cannot_be_written_to_its_end_is_never_read(tmp_path, limit):
+    """The writes themselves fail, as on a disk that fills meanwhile: no file may grow beyond `limit` bytes. Then the same goes on."""
+    large = {"weights": jax.random.normal(jax.random.key(0), (1 << 18,))}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    Checkpoints(tmp_path).save(1, large, {"steps": 1})
+    for step in (1, 2):  # in its place, and behind it
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            with pytest.raises(InputError, match="cannot be written .*File too large.*from the one before"):
+                Checkpoints(tmp_path).save(step, large, {"steps": 2})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert Checkpoints(tmp_path).restore(large)[1] == {"steps": 1}
+    Checkpoints(tmp_path).save(2, large, {"steps": 2})
+    assert Checkpoints(tmp_path).restore(large)[1] == {"steps": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_a_progress_of_many_steps_is_no_burden(tmp_path):

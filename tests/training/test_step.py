@@ -13,7 +13,7 @@ from training_helpers import PAD, assert_same, fixed_group, one_group
 
 from kdjax.training import Trainer, lay_out, plan_groups
 from kdjax.training.loss import TEXT
-from kdjax.training.step import adamw, learning_rate_schedule
+from kdjax.training.step import OPTAX, adamw, learning_rate_schedule
 
 
 def test_a_shared_prefix_changes_neither_loss_nor_gradient(two_domains, groups, descent, plain):
@@ -167,7 +167,8 @@ def test_adamw_clips_then_decays():
     state = optimizer.init(parameters)
     first, second = np.zeros(3), np.zeros(3)
     for t, (rate, gradient) in enumerate(zip(rates, gradients, strict=True), start=1):
-        updates, state = optimizer.update({"x": jnp.asarray(gradient, jnp.float32)}, state, parameters)
+        with OPTAX():
+            updates, state = optimizer.update({"x": jnp.asarray(gradient, jnp.float32)}, state, parameters)
         parameters = optax.apply_updates(parameters, updates)
         clipped = gradient / max(1.0, np.linalg.norm(gradient))
         first, second = 0.9 * first + 0.1 * clipped, 0.999 * second + 0.001 * clipped**2

@@ -94,7 +94,9 @@ class Plain:
         self._losses = jax.jit(losses)
         self._mean = jax.jit(
             jax.value_and_grad(
-                lambda adapter, base, tokens, targets: losses(adapter, base, tokens, targets).sum() / targets.sum()
+                lambda adapter, base, tokens, targets: (
+                    losses(adapter, base, tokens, targets).sum() / targets.sum(dtype=jnp.float32)
+                )
             )
         )
 
