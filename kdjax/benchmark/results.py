@@ -82,7 +82,7 @@ def _conditions(part: str, found: dict) -> str:
             f"examples, so it is by real tokens per second that kdjax is compared; loss of the first packs' examples: {packs}; {_losses(content)}"
         )
     equal, ties = content["answers"]["equal"], content["answers"]["ties"]
-    sizes = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in content["batch_sizes"].items())
+    sizes = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in _by_size(content["batch_sizes"]).items())
     calls = ", ".join(
         f"{name.removeprefix(f'{OURS}, ')} {rows[0]['calls']} and {rows[0]['joined']}"
         for name, rows in content["replies"].items()
@@ -186,7 +186,7 @@ def plot(found: dict, path: Path) -> None:
         axis.plot(*zip(*_by_size(values).items(), strict=True), "o-")
         label = {"length": "tokens in a row", "rows": "rows of 256 tokens", "sessions": "test sessions"}[kind]
         axis.set(xlabel=label, title="Generation" if kind == "sessions" else "Training step")
-        axis.set(ylabel="µs per token", ylim=(0, None))
+        axis.set(ylabel="µs per token", ylim=(0, 1.1 * max(values.values())))
         axis.set_xscale("log", base=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
