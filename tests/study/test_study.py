@@ -43,7 +43,8 @@ def test_the_small_studies_are_a_part_of_the_whole(question):
 def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     """Killed in the third of four runs, in the first of its two steps."""
     workdir = tmp_path / "run"
-    third, flags = False, [f"--workdir={workdir}", "--config.train.checkpoint_every=1"]
+    third, few = False, [f"--workdir={workdir}", "--config.eval.max_sessions=2"]
+    flags = [*few, "--config.train.checkpoint_every=1"]
     with launch("study_use.py:smoke", *flags, start=True) as process:
         for line in process.stdout:
             third |= line.startswith("run 3 of 4: fine-tuned, seed 0")
@@ -53,7 +54,7 @@ def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     assert process.returncode == -signal.SIGKILL
     before = finished(workdir)
     assert len(before) == 2 and not (workdir / "study.csv").exists()
-    again = launch("study_use.py:smoke", f"--workdir={workdir}", "--config.train.checkpoint_every=1")
+    again = launch("study_use.py:smoke", *flags)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "run 1 of 2: fine-tuned, seed 0" in again.stdout
     after = finished(workdir)
@@ -65,7 +66,7 @@ def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     for name in ("study.md", "study.tex", "report.html"):
         assert "fine-tuned, 1 shown" in (workdir / name).read_text()
     # what untrained students answer is asked once: a cell that asks the same finds it
-    shared = launch("study_use.py:smoke", f"--workdir={workdir}", "--config.train.checkpoint_every=2")
+    shared = launch("study_use.py:smoke", *few, "--config.train.checkpoint_every=2")
     assert shared.returncode == 0, shared.stderr[-3000:]
     assert shared.stdout.count("test before training: as in an earlier run") == 2
     assert shared.stdout.count("test: as in an earlier run") == 2
