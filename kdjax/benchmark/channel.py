@@ -1,5 +1,6 @@
 """How the benchmark speaks with the process of one side, and the one clock that times both sides."""
 
+import resource
 import sys
 import tempfile
 import time
@@ -42,8 +43,10 @@ class Channel(Parent):
 
 def _largest_resident_set() -> int:
     """Bytes. Of Linux's two counts this is the one that begins anew with a program: getrusage's holds what the parent had before it started this one."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    status = Path("/proc/self/status")
+    if not status.is_file():  # macOS, where getrusage counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
 
 
 class Side:
