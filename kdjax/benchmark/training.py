@@ -13,7 +13,7 @@ from kdjax.training import batch_members
 # How far apart losses may be: sides that start alike stay alike, but for rounding. In bfloat16 the loss of 16 examples
 # (SmolLM2-135M, about 2.4, on a CPU) is 0.02 off that of float32 on either side, and the sides are 0.01 apart.
 AGREE = {"float32": 1e-3, "bfloat16": 0.05}
-ROWS = 4  # examples of TRL's batch on a device, where that is not left to TRL
+ROWS = 4  # examples of TRL's batch on a CPU, where that is not left to TRL; a GPU takes a step's at once
 
 
 def same_step(bench: Bench) -> dict:
@@ -68,7 +68,8 @@ def real_job(bench: Bench, threads: int, eos_token: str) -> dict:
         "scratch": str(bench.folder / "trl"),
         "threads": threads,
     }
-    padded = {"per_device_train_batch_size": ROWS, "gradient_checkpointing": False}
+    rows = ROWS if bench.backend == "cpu" else size
+    padded = {"per_device_train_batch_size": rows, "gradient_checkpointing": False}
     packed = {"per_device_train_batch_size": 1, "gradient_checkpointing": False, "packing": True, "max_length": pack}
     variants = {
         "TRL, padded": padded,

@@ -26,6 +26,7 @@ from kdjax.reporting import (
 )
 from kdjax.student import (
     PAIR_HEAD,
+    PairHead,
     Student,
     fit_pair_head,
     load_pair_head,
@@ -101,7 +102,7 @@ class Cell:
         answer = answerer(student, self.parallel, self.config, asking.constraint(self.config))
         if self.config.knowledge.keep == "validated":
             with stage(self.log, "validate knowledge"):
-                cards = self._validated(student, answer, cards)
+                cards = self._validated(student, answer, cards, chosen["training"])
         self._train_and_evaluate(student, answer, cards, chosen)
 
     def _load(self) -> Student:
@@ -158,8 +159,11 @@ class Cell:
         self._report(metrics, counts.history, after, test, cards)
         write_json(self.folder / "metrics.json", metrics)
 
-    def _initial(self, student: Student, examples: Sequence[Example]) -> dict:
-        """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to the states as they are."""
+    def _initial(self, student: Student, examples: Sequence[Example], keep: bool = True) -> dict:
+        """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to the states as they are.
+
+        `keep`: the fitted head is the run's, and on disk.
+        """
         wanted = self.config.student
         if wanted.answer == "text":
             return student.adapter
@@ -167,17 +171,24 @@ class Cell:
             form = asking.product_form(self.config)
             head = load_adapter_head(Path(wanted.adapter), form, student.config.hidden_size, wanted.pair_layers)
             return {"adapter": student.adapter, "head": head}
+        if not keep:
+            return {"adapter": student.adapter, "head": self._fitted(student, examples, wanted.pair_layers)}
         return self._with_head(student, examples, wanted.pair_layers)
 
     def _with_head(self, student: Student, examples: Sequence[Example], layers: int) -> dict:
         """The student's adapter with a pair head for the states as they are: fitted to the training sessions, or from the folder."""
         if not (self.folder / PAIR_HEAD).is_file():
-            with stage(self.log, "fit"), Progress(len(examples), "training sessions read", self.log) as progress:
-                read = StateReader(student, layers, self.config.train.micro_batch_tokens, self.parallel)
-                states = read(student.adapter, examples, progress.update)
-                save_pair_head(self.folder, fit_pair_head(states, [*map(pair_labels, examples)]))
+            with stage(self.log, "fit"):
+                save_pair_head(self.folder, self._fitted(student, examples, layers))
         shape = len(self.config.prompting.fields), student.config.hidden_size
         return {"adapter": student.adapter, "head": load_pair_head(self.folder, *shape)}
+
+    def _fitted(self, student: Student, examples: Sequence[Example], layers: int) -> PairHead:
+        """A pair head for the states that the student, as it is, has of the training sessions."""
+        with Progress(len(examples), "training sessions read", self.log) as progress:
+            read = StateReader(student, layers, self.config.train.micro_batch_tokens, self.parallel)
+            states = read(student.adapter, examples, progress.update)
+        return fit_pair_head(states, [*map(pair_labels, examples)])
 
     def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
         """The prediction rows of a pair head on the untrained student, who writes nothing."""
@@ -285,16 +296,26 @@ class Cell:
         with Progress(len(team.share(asked).sessions) * len(asked.tellings), label, self.log) as progress:
             return prediction_rows(asked, team.answer_together(answer, adapter, asked, progress.update))
 
-    def _validated(self, student: Student, answer: Written | Judged, cards: Mapping[str, Cards]) -> dict[str, Cards]:
-        """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions."""
+    def _validated(
+        self,
+        student: Student,
+        answer: Written | Judged,
+        cards: Mapping[str, Cards],
+        training: Mapping[str, Domain],
+    ) -> dict[str, Cards]:
+        """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions.
+
+        One that judges pairs has its head fitted to the states behind each prompt, as a run with that prompt would.
+        """
         config, kept = self.config, {}
         for name, forms in cards.items():
-            domain = {name: self.domains[name]}
 
-            def score(form: str, chosen: list[Card], domain=domain, name=name) -> float:
+            def score(form: str, chosen: list[Card], name=name) -> float:
                 told = Teller(student.tokenizer, asking.product_form(config), contexts({name: {form: chosen}}))
-                asked = asking.questions(config, told, domain, "validation")
-                return scores(self._rows(answer, student.adapter, asked, "validation"))["strict"]["f1"]
+                examples = asking.training_set(config, told, {name: training[name]}, {name: {}})[0]
+                asked = asking.questions(config, told, {name: self.domains[name]}, "validation", config.eval.orders)
+                untrained = self._initial(student, examples, keep=False)
+                return scores(self._rows(answer, untrained, asked, "validation"))["strict"]["f1"]
 
             kept[name] = dict(forms)
             for form in set(forms) - {"thoughts"}:

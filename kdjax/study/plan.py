@@ -150,7 +150,7 @@ def matmul_rate() -> float:
 
 
 def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: float) -> Table:
-    """The plan for the console; a `Work` is of one run, None where a cell is finished."""
+    """The plan for the console, of all runs to come; a `Work` is of one of them, None where a cell is finished."""
     table = Table(title="plan", title_justify="left", caption=FORMULA.format(rate=rate / 1e9), caption_justify="left")
     for heading in ("cell", "runs", "finished", "steps", "teacher calls", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
@@ -171,7 +171,7 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: fl
         if one.calls and one.calls_recorded:
             calls += f", {one.calls} recorded"
         time_left, disk = duration(left * one.seconds(rate)), f"{left * one.disk / 2**20:.0f} MiB"
-        table.add_row(*row, str(one.steps), calls, time_left, disk)
+        table.add_row(*row, str(left * one.steps), calls, time_left, disk)
     table.add_section()
     runs = sum(len(cell.runs) for cell in cells)
     done = sum(run.finished for cell in cells for run in cell.runs)

@@ -155,10 +155,6 @@ def _check_answer(config: ConfigDict) -> None:
                 f"config.eval.orders={config.eval.orders}: only with student.answer='pairs' are sessions told more than once"
             )
         return
-    if config.knowledge.keep == "validated":
-        raise InputError(
-            "config.knowledge.keep='validated' asks an untrained student, so only with student.answer='text'"
-        )
     if writes_thoughts(config):
         raise InputError(
             "config.knowledge.formats: a thought is written before an answer, so only with student.answer='text'; or "

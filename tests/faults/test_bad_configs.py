@@ -106,7 +106,6 @@ def test_a_field(fields, words, tmp_path, monkeypatch, refused):
 # of the student that judges pairs: fields that contradict it
 JUDGES = {
     "thoughts before an answer": ({"knowledge.formats": ("thoughts",)}, "a thought is written before an answer"),
-    "rules that are tried on it": ({"knowledge.keep": "validated"}, "config.knowledge.keep='validated'"),
     "a layer that is not computed": ({"lora.layers_to_transform": (1,)}, "layer 1 is behind", "student.pair_layers"),
 }
 

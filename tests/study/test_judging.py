@@ -130,3 +130,22 @@ def test_more_layers_than_there_are_is_named_by_its_field(launch, tmp_path):
     process = launch("sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.student.pair_layers=3")
     assert process.returncode and "student.pair_layers=3, but the student has only 2 layers" in process.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_only_rules_that_help_are_kept(launch, tmp_path):
+    """With what each is worth: a head is fitted behind each prompt. Those of a run that was broken off are not tried again."""
+    few = ["--config.knowledge.limit=3", "--config.eval.orders=1", "--config.train.max_steps=0"]
+    command = ["sft_rules.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.knowledge.keep=validated", *few]
+    process = launch(*command)
+    assert process.returncode == 0, process.stderr[-3000:]
+    tried = [line for line in process.stdout.splitlines() if line.startswith("validation: ")]
+    kept = rows(tmp_path / "run" / "knowledge" / "demo" / "rules.jsonl")
+    effects = {line.split(": ", 2)[2]: float(line.split()[1]) for line in tried}
+    assert len(tried) == 3 and {card["text"] for card in kept} == {
+        text for text, effect in effects.items() if effect > 0
+    }
+    assert 0 < len(kept) < 3  # else nothing is seen here
+    assert all(card["checks"]["effect"] == pytest.approx(effects[card["text"]], abs=1e-4) for card in kept)
+    (tmp_path / "run" / "metrics.json").unlink()
+    again = launch(*command)
+    assert again.returncode == 0 and bool(kept) is ("validation: " not in again.stdout), again.stdout

@@ -101,7 +101,6 @@ def test_a_student_that_judges_pairs_is_adapted_where_it_computes():
     assert lora_config(config).layers_to_transform == (1,)
     check(config)
     for field, value, message in (
-        ("knowledge.keep", "validated", "only with student.answer='text'"),
         ("knowledge.formats", ("rules", "thoughts"), "a thought is written"),
         ("lora.layers_to_transform", (2, 3), "layer 3 is behind"),
     ):
