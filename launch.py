@@ -1,6 +1,7 @@
 """The one entry point: `python launch.py --config=configs/sft_rules.py [--workdir=DIR] [--config.FIELD=VALUE …]`."""
 
 import errno
+import os
 import sys
 import warnings
 
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # there are many small ones
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a teacher may need the GPU, too
     processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     if processes.alone():
         JOBS[config.job](config, WORKDIR.value or default_workdir(config))

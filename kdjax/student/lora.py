@@ -77,7 +77,8 @@ class LoRALinear(nnx.Module):
         if not self.plan.rank:
             return x @ weight.T + bias
         scale = jnp.asarray(self.plan.scales, jnp.float32)[here.layer]
-        if here.dropout is None and not self.use_dora and x.dtype == jnp.float32 and x.shape[0] > MANY:
+        exact = x.dtype == jnp.float32 and jax.default_backend() == "cpu"  # else products of float32 are rounded, too
+        if here.dropout is None and not self.use_dora and exact and x.shape[0] > MANY:
             return added_first(x, weight, self.lora_A[...], self.lora_B[...], scale) + bias
         plain = x @ weight.T
         y = plain + bias
@@ -106,7 +107,7 @@ def added_first(
 ) -> Float[Array, "tokens out"]:
     """x (W + scale · B A)ᵀ: where there are many tokens it costs less to add the update to the weight than to each token's output.
 
-    Equal to x Wᵀ + scale · x Aᵀ Bᵀ up to float32 rounding (in bfloat16 the sum would swallow the update). W and the scale get no
+    Equal to x Wᵀ + scale · x Aᵀ Bᵀ up to float32 rounding (in bfloat16, or as GPUs and TPUs multiply float32, the sum would swallow the update). W and the scale get no
     gradient; those of A and B are skinny products, as they would be without this.
     """
     return x @ (weight + (scale * b) @ a).T

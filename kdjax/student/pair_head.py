@@ -33,10 +33,10 @@ def pair_logits(
     states: Float[AnyArray, "products fields hidden"],
     first: Int[AnyArray, " pairs"],
     second: Int[AnyArray, " pairs"],
-) -> Float[Array, " pairs"]:
+) -> Float[AnyArray, " pairs"]:
     """Log-odds that the products of each pair share a bundle: field by field linear in |a − b|, a · b and cos(a, b) of their projected states.
 
-    The same for (a, b) and (b, a).
+    The same for (a, b) and (b, a). Of NumPy's arrays NumPy computes them: sessions have many sizes, and JAX would compile for each.
     """
     told = zip(_features(head, states, first, second), ("difference", "product", "cosine"), strict=True)
     return sum((feature * head[name]).reshape(len(first), -1).sum(axis=-1) for feature, name in told) + head["bias"]
@@ -44,10 +44,12 @@ def pair_logits(
 
 def _features(head: PairHead, states, first, second):
     """[pairs, fields, width] twice, and [pairs, fields]."""
-    projected = jnp.einsum("pfh,fhw->pfw", states - head["center"], head["projection"])
+    xp = np if isinstance(states, np.ndarray) else jnp
+    exact = {"optimize": True} if xp is np else {"precision": "highest"}  # float32 on every device
+    projected = xp.einsum("pfh,fhw->pfw", states - head["center"], head["projection"], **exact)
     a, b = projected[first], projected[second]
-    lengths = jnp.sqrt((a * a).sum(axis=-1) + SMOOTH) * jnp.sqrt((b * b).sum(axis=-1) + SMOOTH)
-    return jnp.sqrt((a - b) ** 2 + SMOOTH), a * b, (a * b).sum(axis=-1) / lengths
+    lengths = xp.sqrt((a * a).sum(axis=-1) + SMOOTH) * xp.sqrt((b * b).sum(axis=-1) + SMOOTH)
+    return xp.sqrt((a - b) ** 2 + SMOOTH), a * b, (a * b).sum(axis=-1) / lengths
 
 
 def fit_pair_head(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -74,17 +75,18 @@ class Judged:
         """What is believed of each two products of each session."""
         prompts = [prompt for telling in asked.tellings for prompt in telling.prompts]
         states = iter(self.read(trained["adapter"], prompts, on_batch))
+        head = jax.device_get(trained["head"])
         judged = [np.zeros((len(session), len(session))) for session in asked.sessions]
         for telling in asked.tellings:
             for log_odds, order in zip(judged, telling.orders, strict=True):
-                log_odds[np.ix_(order, order)] += judge(trained["head"], next(states)) / len(asked.tellings)
+                log_odds[np.ix_(order, order)] += judge(head, next(states)) / len(asked.tellings)
         return judged
 
 
 def judge(
     head: PairHead, states: Float[np.ndarray, "products fields hidden"]
 ) -> Float[np.ndarray, "products products"]:
-    """The log-odds of all pairs of a session's products, symmetric; 0 on the diagonal."""
+    """The log-odds of all pairs of a session's products, symmetric; 0 on the diagonal. The head's arrays are NumPy's, as the states are."""
     log_odds = np.zeros((len(states), len(states)))
     first, second = np.triu_indices(len(states), k=1)
     log_odds[first, second] = log_odds[second, first] = pair_logits(head, states, first, second)

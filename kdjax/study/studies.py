@@ -1,6 +1,5 @@
 """A study from start to end: plan → run what is not finished → tables, plots and a report."""
 
-import os
 from pathlib import Path
 
 import jax
@@ -33,7 +32,6 @@ def study(config: ConfigDict, workdir: str) -> None:
     Raises:
         InputError: a cell that cannot be run, found before any is.
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a teacher may need the GPU between two runs
     folder, console = Path(workdir), plain_console()
     cells = grid(config, folder)
     for one in (one for cell in cells for one in cell.runs):

@@ -107,7 +107,7 @@ def product_states(
     """Each product's states: of each field the mean over its tokens of the hidden states behind so many layers, float32; 0 of an empty one."""
     hidden = decoder.hidden(layers, rows.tokens, prefix, masks, remat, rows.starts, rows.longest)
     belongs = (rows.parts[:, None, :] == jnp.arange(rows.most * rows.fields)[:, None]).astype(hidden.dtype)
-    sums = jnp.einsum("bpl,blh->bph", belongs, hidden, preferred_element_type=jnp.float32)
+    sums = jnp.einsum("bpl,blh->bph", belongs, hidden, precision="highest", preferred_element_type=jnp.float32)
     means = sums / jnp.maximum(belongs.sum(axis=-1, dtype=jnp.float32), 1.0)[..., None]
     return means.reshape(len(means), rows.most, rows.fields, -1)
 

@@ -9,7 +9,7 @@ import pytest
 from students import trained_student
 
 from kdjax.errors import InputError
-from kdjax.student import LoraConfig, load_student
+from kdjax.student import LoraConfig, load_student, lora
 from kdjax.student.dropout import Dropout
 from kdjax.student.lora import added_first
 from kdjax.student.lora_config import LINEAR_NAMES, Plan
@@ -271,7 +271,7 @@ def test_dropout_in_the_decoder(tiny, tiny_folder):
 
 
 def test_adding_the_update_to_the_weight_first_changes_only_the_order_of_sums():
-    """`added_first` against the two products, values and gradients; and that a map of many tokens takes it."""
+    """`added_first` against the two products, values and gradients."""
     rng = np.random.default_rng(0)
     x, weight, a, b, seen = (
         jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((700, 48), (40, 48), (4, 48), (40, 4), (700, 40))
@@ -290,3 +290,17 @@ def test_adding_the_update_to_the_weight_first_changes_only_the_order_of_sums():
     ours, plain = (jax.grad(value(function), argnums=(0, 1, 2))(x, a, b) for function in (first, after))
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+def test_only_where_float32_is_exact_is_the_update_added_to_the_weight(backend, tiny_folder, monkeypatch):
+    """GPUs and TPUs round what they multiply, so that a small update would be lost in the sum."""
+    student = trained_student(str(tiny_folder), LoraConfig(r=2))
+    tokens = np.resize(TOKENS, (2, 300))
+    hidden = student.merge(student.adapter, student.base)
+    expected, calls = hidden(tokens), []
+    monkeypatch.setattr(lora, "added_first", lambda *parts: calls.append(parts) or added_first(*parts))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    found = hidden(tokens)
+    assert bool(calls) is (backend == "cpu")
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -33,6 +33,18 @@ def test_a_fitted_head_tells_what_belongs_together_in_new_sessions(kinds):
         np.testing.assert_array_equal(np.asarray(logits) > 0, labels == 1)
 
 
+def test_numpy_computes_what_jax_does_and_nothing_is_compiled(kinds):
+    states, together = kinds
+    head = fit_pair_head(states, together)
+    plain = jax.device_get(head)
+    for one in states[:5]:
+        pair = np.triu_indices(len(one), k=1)
+        with jax.transfer_guard("disallow"):  # no array of NumPy's goes to a device
+            found = pair_logits(plain, one, *pair)
+        assert type(found) is np.ndarray and found.dtype == np.float32
+        np.testing.assert_allclose(found, pair_logits(head, jnp.asarray(one), *pair), rtol=1e-4, atol=1e-4)
+
+
 def test_a_fitted_head_is_scikit_learns_regression_on_its_features(kinds):
     """The weights are those of standardised features, told for the features as they are."""
     from sklearn.decomposition import PCA
