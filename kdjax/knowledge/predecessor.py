@@ -11,7 +11,9 @@ One dialogue per session, in the steps of the authors' code:
 | inference         | bundles of the session, by these rules                                  | 1        |
 
 The feedback tells the type and never the true bundle. A dialogue whose bundles name products that are not there ends, and its session stays
-unanswered, as there. Left out is their feedback on intents, which two other models rate.
+unanswered, as there. Left out are their feedback on intents, which two other models rate, and with it the intents that are named anew after the
+correction and for the session itself. Bundles that the correction left as they were get their feedback, too. Where none is named, a hint of
+ours asks for one.
 """
 
 from collections.abc import Sequence

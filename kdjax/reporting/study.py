@@ -33,7 +33,8 @@ LEGEND = (
     "over the differences of a table. "
     "Exact F1 asks for equal sets, pair F1 compares product pairs. In the paper's metrics a subset of a true bundle is a hit, repeats "
     "count, and sessions without an answer are left out: unanswered is their number, a mean over seeds. "
-    "Rescued answers are those in which the automaton (eval.constraint) forbade what the student would have written."
+    "Rescued answers are those in which the automaton (eval.constraint) forbade what the student would have written. "
+    "Prompt tokens are those of one prompt; a student that judges pairs reads eval.orders of them for each session, and AICL's are those of all its turns."
 )
 
 

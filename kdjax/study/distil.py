@@ -1,7 +1,8 @@
 """Training sessions → knowledge cards, by whichever teacher the config names; one file per domain and format.
 
 `domains` are those whose training sessions may yield knowledge, a sample perhaps; `whole` are the same with all of them. Which ones the
-teacher is asked about is drawn from all: so a sample yields its share, and the knowledge of samples is nested where they are.
+teacher is asked about is drawn from all: so a sample yields its share, and of nested samples the sessions asked about are nested (but for the one that a sample has which
+holds none of them); their cards are not, since those are merged and cut to what fits.
 """
 
 from collections.abc import Mapping

@@ -64,7 +64,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         metrics |= {"train": Counts().counts(), "time": stage_seconds(folder)}
         titles = {(name, s.id): list(s.titles) for name, domain in domains.items() for s in domain.splits["test"]}
         shown = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in rows]
-        notes = ["AICL asks the teacher about every test session, in dialogues of five to nine turns."]
+        notes = ["AICL asks the teacher about every test session, in dialogues of at most nine turns."]
         write_report(folder / "report.html", {"name": config.name} | record(folder), metrics, [], shown, {}, notes)
         write_json(folder / "metrics.json", metrics)
         show(folder, log)

@@ -64,6 +64,10 @@ def check(config: ConfigDict) -> None:
     _one_of("quantity.strategy", config.quantity.strategy, SAMPLINGS)
     for use in config.quantity.applies_to:
         _one_of("quantity.applies_to", use, USES)
+    if not config.quantity.applies_to:
+        raise InputError(
+            f"config.quantity.applies_to is empty; it takes {' and '.join(map(repr, USES))}, or one of them"
+        )
     if not 0 < config.quantity.ratio <= 1:
         raise InputError(f"config.quantity.ratio={config.quantity.ratio} must be above 0 and at most 1")
     _one_of("knowledge.keep", config.knowledge.keep, ("all", "validated"))

@@ -48,6 +48,7 @@ FIELDS = {
     "gradients clipped to NaN": ({"train.max_grad_norm": NAN}, "config.train.max_grad_norm=nan must be above 0"),
     "a warm-up of two trainings": ({"train.warmup_ratio": 2.0}, "config.train.warmup_ratio=2.0 must be at most 1"),
     "a share of NaN": ({"quantity.ratio": NAN}, "config.quantity.ratio=nan must be above 0"),
+    "a share of nobody": ({"quantity.applies_to": ()}, "config.quantity.applies_to is empty"),
     "a share of nothing": ({"quantity.ratio": 0.0}, "config.quantity.ratio=0.0 must be above 0"),
     "a rank of 0": ({"lora.r": 0}, "lora.r=0: the rank must be a whole number, at least 1"),
     "a rank above the model's size": ({"lora.r": 10**6}, "the rank 1000000 is above the model's hidden size 48"),
