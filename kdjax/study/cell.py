@@ -312,7 +312,8 @@ class Cell:
 
             def score(form: str, chosen: list[Card], name=name) -> float:
                 told = Teller(student.tokenizer, asking.product_form(config), contexts({name: {form: chosen}}))
-                examples = asking.training_set(config, told, {name: training[name]}, {name: {}})[0]
+                fitted = {name: training[name]} if config.student.answer == "pairs" else {}
+                examples = asking.training_set(config, told, fitted, {name: {}})[0]
                 asked = asking.questions(config, told, {name: self.domains[name]}, "validation", config.eval.orders)
                 untrained = self._initial(student, examples, keep=False)
                 return scores(self._rows(answer, untrained, asked, "validation"))["strict"]["f1"]
