@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from kdjax import knowledge
 from kdjax.data import Domain, Session
-from kdjax.errors import InputError
 from kdjax.knowledge import Ask, Card, CountTokens, Log
 from kdjax.reporting import Progress, RunLog
 from kdjax.study.settings import teacher_cache
@@ -25,6 +24,14 @@ Cards = dict[str, list[Card]]  # by format
 def card_path(workdir: Path, domain: str, form: str) -> Path:
     """Where a domain's cards of one format are."""
     return workdir / "knowledge" / domain / f"{form}.jsonl"
+
+
+def to_teach(config: ConfigDict, workdir: Path, domain: str) -> list[str]:
+    """The formats for which the teacher must be asked: no file has their cards, and no statistics give them."""
+    taught = ("rules", "thoughts") if config.teacher.kind != "annotations" else ()
+    return [
+        form for form in config.knowledge.formats if form in taught and not card_path(workdir, domain, form).is_file()
+    ]
 
 
 def without_teacher(
@@ -42,7 +49,7 @@ def without_teacher(
             path = card_path(workdir, name, form)
             if path.is_file():
                 ready[name][form] = knowledge.read_cards(path)
-            elif form == "patterns" or config.teacher.kind == "annotations":
+            elif form not in to_teach(config, workdir, name):
                 ready[name][form] = _extract(config, domain, whole[name], form, None, count_tokens, say)
     return ready
 
@@ -82,27 +89,6 @@ def distil(
         if teacher:
             log.event("teacher", **vars(teacher.stats))
     return cards
-
-
-def recorded(
-    config: ConfigDict,
-    domains: Mapping[str, Domain],
-    whole: Mapping[str, Domain],
-    ready: Mapping[str, Cards],
-    count_tokens: CountTokens,
-) -> bool:
-    """Whether the teacher's cache holds every answer that the cards to come take; nothing is asked."""
-    if _complete(config, ready):
-        return True
-    try:
-        with open_config_teacher(config, lambda text: None) as teacher:
-            teacher.replays()
-            for name, domain in domains.items():
-                for form in set(config.knowledge.formats) - set(ready[name]):
-                    _extract(config, domain, whole[name], form, teacher.ask, count_tokens, lambda text: None)
-    except InputError:  # no such teacher, or a call that it was never asked
-        return False
-    return True
 
 
 def _complete(config: ConfigDict, ready: Mapping[str, Cards]) -> bool:

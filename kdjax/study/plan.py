@@ -1,23 +1,22 @@
-"""What a study will do, before anything is spent: steps, tokens, teacher calls, time and disk of each cell."""
+"""What a study will do, before anything is spent: steps, teacher calls, time and disk of each cell."""
 
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 from rich.table import Table
 
 from kdjax.errors import InputError
-from kdjax.knowledge import MOST_TURNS, TURNS
 from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
 from kdjax.study import examples as asking
+from kdjax.study.calls import Calls, calls
 from kdjax.study.cell import load_domains
-from kdjax.study.distil import drawn, recorded
 from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
@@ -28,13 +27,14 @@ from kdjax.training import PairRows, Rows, plan_groups
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
 FORMULA = (
     "time ≈ (4 · N · tokens trained + 2 · N · tokens read or written) ÷ (30 % of a plain matrix product's rate, measured now: "
-    "{rate:.0f} Gflop/s), N: weights of the layers computed; without teacher and compilation; all of the runs to come"
+    "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What runs share is read once, and counted for each here; "
+    "teacher calls count with the first. All of the runs to come. {teacher}"
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a cell takes. `written` and `calls` are at most so many; `disk` in bytes, checkpoints included.
+    """What one run of a cell takes, its teacher apart. `written` is at most so many; `disk` in bytes, checkpoints included.
 
     `weights` are those of the layers computed, `head` those that a written token meets besides.
     """
@@ -45,8 +45,6 @@ class Work:
     written: int
     weights: int
     head: int
-    calls: int
-    calls_recorded: bool
     disk: int
 
     def seconds(self, rate: float) -> float:
@@ -63,9 +61,8 @@ def work(run: Run) -> Work:
     """
     config, domains = run.config, load_domains(run.config)
     if config.job == "aicl":
-        asked = sum(len(asking.spread(domain.splits["test"], config.eval.max_sessions)) for domain in domains.values())
         check_aicl(config, domains)
-        return Work(0, 0, 0, 0, 0, 0, MOST_TURNS * asked, False, 0)
+        return Work(0, 0, 0, 0, 0, 0, 0)
     prepared = prepare(config, run.folder, domains)
     stand_in = {name: dict.fromkeys((s.id for s in domain.splits["train"]), 0.0) for name, domain in domains.items()}
     chosen = {use: sampled(config, domains, use, stand_in) for use in ("knowledge", "training")}
@@ -76,7 +73,11 @@ def work(run: Run) -> Work:
     steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
     share = min(1.0, steps * config.train.batch_size / len(examples))  # of all epochs
     rounds = {"validation": math.ceil(share * len(epochs)), "test": 2 if steps else 1}
-    read, answers = _fed(epochs[0], PairRows), 0  # for the pair head, once
+    fit = _fed(epochs[0], PairRows)  # for the pair head
+    read, answers = fit, 0
+    tried = _tried(config)
+    rounds["validation"] += tried
+    read += tried * fit * judges
     for split, times in rounds.items():
         prompts = asking.questions(config, teller, domains, split).prompts
         read += times * config.eval.orders * _fed(prompts, kind)
@@ -90,10 +91,15 @@ def work(run: Run) -> Work:
         0 if judges else answers * config.eval.max_new_tokens,
         _weights(prepared.shape, config.student.pair_layers if judges else prepared.shape.num_hidden_layers),
         prepared.shape.hidden_size * prepared.shape.vocab_size,
-        _calls(prepared, chosen["knowledge"]),
-        recorded(config, chosen["knowledge"], domains, prepared.ready, prepared.count_tokens),
         _disk(prepared, steps),
     )
+
+
+def _tried(config: ConfigDict) -> int:
+    """How often validation is answered to find out which cards help, at most: without any, and with each."""
+    if config.knowledge.keep != "validated":
+        return 0
+    return sum(1 + config.knowledge.limit for form in config.knowledge.formats if form != "thoughts")
 
 
 def _fed(examples: Sequence, kind) -> int:
@@ -105,18 +111,6 @@ def _fed(examples: Sequence, kind) -> int:
 def _weights(shape: DecoderConfig, layers: int) -> int:
     attention = 2 * shape.hidden_size * shape.head_dim * (shape.num_attention_heads + shape.num_key_value_heads)
     return layers * (attention + 3 * shape.hidden_size * shape.intermediate_size)
-
-
-def _calls(prepared: Prepared, domains) -> int:
-    config, calls = prepared.config, 0
-    for name, domain in domains.items():
-        to_come = set(config.knowledge.formats) - set(prepared.ready[name])
-        asked = partial(drawn, config, domain, prepared.domains[name])
-        if "rules" in to_come:
-            calls += TURNS * len(asked(config.knowledge.reflections))
-        if "thoughts" in to_come:
-            calls += len(asked(config.knowledge.thoughts))
-    return calls
 
 
 def _disk(prepared: Prepared, steps: int) -> int:
@@ -149,45 +143,61 @@ def matmul_rate() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], rate: float) -> Table:
+def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], asked: Sequence[Calls], rate: float) -> Table:
     """The plan for the console, of all runs to come; a `Work` is of one of them, None where a cell is finished."""
-    table = Table(title="plan", title_justify="left", caption=FORMULA.format(rate=rate / 1e9), caption_justify="left")
-    for heading in ("cell", "runs", "finished", "steps", "teacher calls", "time", "disk"):
+    caption = FORMULA.format(rate=rate / 1e9, teacher=_pace(sum(asked, Calls())))
+    table = Table(title="plan", title_justify="left", caption=caption, caption_justify="left")
+    for heading in ("cell", "runs", "finished", "steps", "teacher calls", "recorded", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
-    total_seconds = total_disk = 0.0
-    total_steps = total_calls = 0
-    for cell, one in zip(cells, works, strict=True):
-        finished = sum(run.finished for run in cell.runs)
-        row = [cell.name, str(len(cell.runs)), str(finished)]
+    runs = finished = steps = disk = 0
+    seconds, told = 0.0, Calls()
+    for cell, one, its in zip(cells, works, asked, strict=True):
+        done = sum(run.finished for run in cell.runs)
+        runs, finished = runs + len(cell.runs), finished + done
         if one is None:
-            table.add_row(*row, *("–",) * 4)
+            table.add_row(cell.name, str(len(cell.runs)), str(done), *("–",) * 5)
             continue
-        left = len(cell.runs) - finished
-        total_seconds += left * one.seconds(rate)
-        total_disk += left * one.disk
-        total_steps += left * one.steps
-        total_calls += left * one.calls
-        calls = f"at most {left * one.calls}" if one.calls else "0"
-        if one.calls and one.calls_recorded:
-            calls += f", {one.calls} recorded"
-        time_left, disk = duration(left * one.seconds(rate)), f"{left * one.disk / 2**20:.0f} MiB"
-        table.add_row(*row, str(left * one.steps), calls, time_left, disk)
+        left = len(cell.runs) - done
+        takes = left * one.seconds(rate) + its.seconds
+        table.add_row(cell.name, *_numbers(len(cell.runs), done, left * one.steps, its, takes, left * one.disk))
+        steps, told, seconds, disk = steps + left * one.steps, told + its, seconds + takes, disk + left * one.disk
     table.add_section()
-    runs = sum(len(cell.runs) for cell in cells)
-    done = sum(run.finished for cell in cells for run in cell.runs)
-    calls = f"at most {total_calls}" if total_calls else "0"
-    total_time, disk = duration(total_seconds), f"{total_disk / 2**20:.0f} MiB"
-    table.add_row("all", str(runs), str(done), str(total_steps), calls, total_time, disk)
+    table.add_row("all", *_numbers(runs, finished, steps, told, seconds, disk))
     return table
 
 
-def plan(cells: Sequence[GridCell]) -> list[Work | None]:
-    """The work of a run of each cell that is not finished, by its first unfinished seed."""
-    works = []
+def _numbers(runs: int, finished: int, steps: int, asked: Calls, seconds: float, disk: int) -> list[str]:
+    calls = f"at most {asked.to_come}" if asked.to_come else "0"
+    time = duration(seconds) + (" + teacher" if asked.unknown else "")
+    return [str(runs), str(finished), str(steps), calls, str(asked.recorded), time, f"{disk / 2**20:.0f} MiB"]
+
+
+def _pace(asked: Calls) -> str:
+    known = asked.to_come - asked.unknown
+    parts = []
+    if known:
+        parts.append(
+            f"Of the teacher, {asked.seconds / known:.2g} s for each of {known} calls, as it took for those recorded."
+        )
+    if asked.unknown:
+        parts.append(
+            f"How long {asked.unknown} teacher calls take is not known: no answer of that teacher is recorded."
+        )
+    return " ".join(parts)
+
+
+def plan(cells: Sequence[GridCell]) -> tuple[list[Work | None], list[Calls]]:
+    """The work of a run of each cell that is not finished, by its first unfinished seed; and the teacher calls of all its runs to come.
+
+    Raises:
+        InputError: as `work` does; names the cell.
+    """
+    works: list[Work | None] = []
     for cell in cells:
         waiting = next((run for run in cell.runs if not run.finished), None)
         try:
             works.append(work(waiting) if waiting else None)
         except InputError as error:
             raise InputError(f"study cell {cell.name!r}: {error}") from error
-    return works
+    to_come = [[(run, load_domains(run.config)) for run in cell.runs if not run.finished] for cell in cells]
+    return works, calls(to_come)

@@ -39,7 +39,7 @@ def study(config: ConfigDict, workdir: str) -> None:
             check_workdir(one.folder, one.config, load_domains(one.config))
         except InputError as error:
             raise InputError(f"{error}; or delete that folder, if the data was put right since") from error
-    console.print(plan_table(cells, plan(cells), matmul_rate()))
+    console.print(plan_table(cells, *plan(cells), matmul_rate()))
     if config.study.dry_run:
         return
     shared = folder / "shared"

@@ -69,6 +69,15 @@ class TeacherCache:
         return load_tokenizer(ModelFiles(str(folder), folder))
 
     @property
+    def seconds_per_answer(self) -> float | None:
+        """How long this teacher's sealed answers took each, on whichever devices; None where there are none."""
+        if not (self.folder / "manifest.json").is_file():
+            return None
+        passes = read_manifest(self.folder)["passes"]
+        answers = sum(entry["answers"] for entry in passes)
+        return sum(run["seconds"] for entry in passes for run in entry["runs"]) / answers if answers else None
+
+    @property
     def damage(self) -> list[str]:
         """What on the disk is damaged, in a line each."""
         lines = [f"{self._journal.path}: line {number + 1} is damaged" for number in sorted(self._bad_lines)]

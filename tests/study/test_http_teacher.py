@@ -7,7 +7,7 @@ from configs.sft_rules import get_config
 from kdjax.data import load_domain
 from kdjax.errors import InputError
 from kdjax.reporting import RunLog, read_jsonl
-from kdjax.study.distil import card_path, check_teacher, distil, recorded, without_teacher
+from kdjax.study.distil import card_path, check_teacher, distil, without_teacher
 from kdjax.study.settings import check
 from kdjax.teacher import open_teacher
 
@@ -42,7 +42,6 @@ def run(server, tmp_path):
         check_teacher(config, ready)
         with RunLog(folder) as log:
             cards = distil(config, domains, domains, ready, folder, len, log)
-        assert recorded(config, domains, domains, {"demo": {}}, len)
         return cards["demo"]["rules"], folder
 
     return run
