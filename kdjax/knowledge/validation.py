@@ -7,19 +7,21 @@ from kdjax.knowledge.cards import Card
 from kdjax.knowledge.protocols import Log
 
 
-def keep_validated(cards: Sequence[Card], evaluate: Callable[[Sequence[Card]], float], *, log: Log) -> list[Card]:
-    """Keep the cards that raise the score on their own: effect = evaluate([card]) − evaluate([]) > 0.
+def keep_validated(
+    cards: Sequence[Card], evaluate: Callable[[Sequence[Card]], float], *, log: Log
+) -> tuple[list[Card], list[Card]]:
+    """The cards that raise the score on their own, effect = evaluate([card]) − evaluate([]) > 0, and those that do not.
 
     `evaluate` gives the strict F1 on validation sessions with these cards in the prompt; it is called once more than
-    there are cards. The effect is written to `checks["effect"]` of what is kept, and logged for all.
+    there are cards. The effect is logged, and written to `checks["effect"]`.
     """
     if not cards:
-        return []
+        return [], []
     without = evaluate([])
-    kept = []
+    kept: list[Card] = []
+    dropped: list[Card] = []
     for card in cards:
         effect = evaluate([card]) - without
         log(f"validation: {effect:+.4f} {'kept' if effect > 0 else 'dropped'}: {card.text}")
-        if effect > 0:
-            kept.append(dataclasses.replace(card, checks={**card.checks, "effect": effect}))
-    return kept
+        (kept if effect > 0 else dropped).append(dataclasses.replace(card, checks={**card.checks, "effect": effect}))
+    return kept, dropped

@@ -36,7 +36,7 @@ from kdjax.study import examples as asking
 from kdjax.study import team
 from kdjax.study.answering import Judged, Written, answerer
 from kdjax.study.difficulty import difficulty
-from kdjax.study.distil import Cards, card_path, distil, nothing_found, without_teacher
+from kdjax.study.distil import Cards, card_path, distil, dropped_path, nothing_found, without_teacher
 from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import Chosen, Difficulty, choose
@@ -321,7 +321,8 @@ class Cell:
             kept[name] = dict(forms)
             for form in set(forms) - {"thoughts"}:
                 if not all("effect" in card.checks for card in forms[form]):
-                    kept[name][form] = keep_validated(forms[form], partial(score, form), log=self.log.say)
+                    kept[name][form], dropped = keep_validated(forms[form], partial(score, form), log=self.log.say)
+                    write_cards(dropped_path(self.folder, name, form), dropped)
                     write_cards(card_path(self.folder, name, form), kept[name][form])
         return kept
 
@@ -333,11 +334,13 @@ class Cell:
             for domain, session in zip(test.domains, test.sessions, strict=True)
         }
         rows = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in after]
-        files = {
-            f"{name}/{form}": read_jsonl(card_path(self.folder, name, form))
+        paths = [
+            (place(self.folder, name, form))
             for name, forms in cards.items()
             for form in forms
-        }
+            for place in (card_path, dropped_path)
+        ]
+        files = {f"{path.parent.name}/{path.stem}": read_jsonl(path) for path in paths if path.is_file()}
         write_report(
             self.folder / "report.html",
             {"name": self.config.name} | record(self.folder),

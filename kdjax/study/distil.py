@@ -26,6 +26,11 @@ def card_path(workdir: Path, domain: str, form: str) -> Path:
     return workdir / "knowledge" / domain / f"{form}.jsonl"
 
 
+def dropped_path(workdir: Path, domain: str, form: str) -> Path:
+    """Where those cards are that did not raise the score on validation, if they were tried."""
+    return card_path(workdir, domain, f"{form}_dropped")
+
+
 def to_teach(config: ConfigDict, workdir: Path, domain: str) -> list[str]:
     """The formats for which the teacher must be asked: no file has their cards, and no statistics give them."""
     taught = ("rules", "thoughts") if config.teacher.kind != "annotations" else ()

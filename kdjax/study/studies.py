@@ -1,6 +1,9 @@
 """A study from start to end: plan → run what is not finished → tables, plots and a report."""
 
+from collections import Counter
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
 import jax
 from ml_collections import ConfigDict
@@ -86,7 +89,10 @@ def samples(cells: list[GridCell]) -> dict[str, tuple[float, str]]:
 
 
 def uses(cells: list[GridCell]) -> dict[str, tuple[str, str]]:
-    """Cell → (format of its knowledge, how it is used), of those that differ in nothing else; empty unless both vary."""
+    """Cell → (format of its knowledge, how it is used), of those that differ in nothing else; empty unless both vary.
+
+    A map has one number for each place: cells that would share one are left out.
+    """
     found = {}
     for cell in cells:
         config = cell.runs[0].config
@@ -94,22 +100,31 @@ def uses(cells: list[GridCell]) -> dict[str, tuple[str, str]]:
             form = " + ".join(config.knowledge.formats) or "none"
             if config.teacher.kind == "annotations" and {"rules", "thoughts"} & {*config.knowledge.formats}:
                 form += ", annotations"
-            use = "in context" if config.train.max_steps == 0 else f"fine-tuned, {config.student.answer}"
+            untrained = "in context" if config.student.answer == "text" else "untrained, pairs"
+            use = untrained if config.train.max_steps == 0 else f"fine-tuned, {config.student.answer}"
             shown = config.prompting.demonstrations
             found[cell.name] = form, use + (f", {shown} shown" if shown else "")
+    taken = Counter(found.values())
+    found = {name: place for name, place in found.items() if taken[place] == 1}
     varied = all(len({place[axis] for place in found.values()}) > 1 for axis in (0, 1))
     return found if varied else {}
 
 
 def cards_of(cells: list[GridCell]) -> dict[str, list[dict]]:
-    """By "domain/format" the cards of all runs, equal texts once, with what each run knows of them."""
-    found: dict[str, dict[str, dict]] = {}
+    """By "domain/format" the cards of all runs, each once: with all its sources, the most support that a run found, and its mean effect."""
+    found: dict[str, dict[str, list[dict]]] = {}
     for one in (one for cell in cells for one in cell.runs):
         for path in sorted((one.folder / "knowledge").glob("*/*.jsonl")):
-            cards = found.setdefault(f"{path.parent.name}/{path.stem}", {})
             for card in read_jsonl(path):
-                kept = cards.setdefault(card["text"], card)
-                kept["checks"] |= card["checks"]
-                for source in ("sessions", "calls"):
-                    kept[source] = [*dict.fromkeys([*kept[source], *card[source]])]
-    return {name: list(cards.values()) for name, cards in found.items()}
+                found.setdefault(f"{path.parent.name}/{path.stem}", {}).setdefault(card["id"], []).append(card)
+    return {name: [_joined(same) for same in cards.values()] for name, cards in found.items()}
+
+
+def _joined(same: list[dict]) -> dict:
+    """One card as several runs have it."""
+    sources = {name: [*dict.fromkeys(chain(*(card[name] for card in same)))] for name in ("sessions", "calls")}
+    checks = {name: value for card in same for name, value in card["checks"].items()} | {"runs": len(same)}
+    effects = [card["checks"]["effect"] for card in same if "effect" in card["checks"]]
+    if effects:
+        checks["effect"] = fmean(effects)
+    return same[0] | sources | {"support": max(card["support"] for card in same), "checks": checks}

@@ -15,8 +15,9 @@ def test_only_cards_that_help_are_kept_with_their_effect():
         asked.append([card.text for card in cards])
         return scores[cards[0].text] if cards else 0.5
 
-    kept = keep_validated([rule(text) for text in scores], evaluate, log=lines.append)
+    kept, dropped = keep_validated([rule(text) for text in scores], evaluate, log=lines.append)
     assert [(card.text, card.checks) for card in kept] == [("good", {"parsed": True, "effect": 0.25})]
+    assert [(card.text, card.checks["effect"]) for card in dropped] == [("neutral", 0.0), ("bad", -0.25)]
     assert kept[0].id == rule("good").id
     assert asked == [[], ["good"], ["neutral"], ["bad"]]
     assert lines == [
@@ -27,4 +28,4 @@ def test_only_cards_that_help_are_kept_with_their_effect():
 
 
 def test_without_cards_nothing_is_evaluated():
-    assert keep_validated([], None, log=None) == []
+    assert keep_validated([], None, log=None) == ([], [])

@@ -145,7 +145,10 @@ def test_only_rules_that_help_are_kept(launch, tmp_path):
         text for text, effect in effects.items() if effect > 0
     }
     assert 0 < len(kept) < 3  # else nothing is seen here
-    assert all(card["checks"]["effect"] == pytest.approx(effects[card["text"]], abs=1e-4) for card in kept)
+    dropped = rows(tmp_path / "run" / "knowledge" / "demo" / "rules_dropped.jsonl")
+    assert {card["text"] for card in (*kept, *dropped)} == {*effects}
+    assert "demo/rules_dropped" in (tmp_path / "run" / "report.html").read_text()
+    assert all(card["checks"]["effect"] == pytest.approx(effects[card["text"]], abs=1e-4) for card in (*kept, *dropped))
     (tmp_path / "run" / "metrics.json").unlink()
     again = launch(*command)
     assert again.returncode == 0 and bool(kept) is ("validation: " not in again.stdout), again.stdout

@@ -144,20 +144,34 @@ def test_uses_are_cells_that_differ_in_format_and_use_alone(tmp_path):
     assert uses(grid(study("x", "?", cells), tmp_path)) == {
         "plain": ("none", "fine-tuned, pairs"),
         "rules": ("rules, annotations", "fine-tuned, pairs"),
-        "shown": ("rules", "in context, 1 shown"),
+        "shown": ("rules", "untrained, pairs, 1 shown"),
     }
+    again = (
+        *cells[:3],
+        cell("written", student__answer="text", eval__orders=1),
+        cell("again", **rules, **icl, eval__orders=1),
+    )
+    assert {*uses(grid(study("x", "?", again), tmp_path))} == {"plain", "rules", "written"}  # two would share a place
     assert uses(grid(study("x", "?", cells[:2]), tmp_path)) == {}  # one use: there is no map of it
 
 
 def test_cards_of_all_runs_are_there_once(cells):
     found, _ = cells
-    for run, checks in zip(found[0].runs[:2], ({}, {"effect": 0.25}), strict=True):
+    for run, checks in zip(found[0].runs, ({}, {"effect": 0.25}, {"effect": -0.75}), strict=True):
         folder = run.folder / "knowledge" / "demo"
         folder.mkdir(parents=True)
-        of_run = {"sessions": ["s", str(run.seed)], "calls": [f"call {run.seed}"], "checks": checks}
-        rows = [of_run | {"text": "same"}, of_run | {"text": str(run.seed)}]
+        of_run = {
+            "sessions": ["s", str(run.seed)],
+            "calls": [f"call {run.seed}"],
+            "checks": checks,
+            "support": 5 - run.seed,
+        }
+        rows = [of_run | {"text": "same", "id": "both"}, of_run | {"text": "same", "id": str(run.seed)}]
         (folder / "rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     cards = cards_of(found)["demo/rules"]
-    assert [card["text"] for card in cards] == ["same", "0", "1"]
-    assert cards[0]["sessions"] == ["s", "0", "1"] and cards[0]["calls"] == ["call 0", "call 1"]
-    assert cards[0]["checks"] == {"effect": 0.25}  # measured in one of the runs
+    assert [card["id"] for card in cards] == ["both", "0", "1", "2"]  # thoughts of two sessions may read alike
+    assert cards[0]["sessions"] == ["s", "0", "1", "2"] and cards[0]["calls"] == ["call 0", "call 1", "call 2"]
+    assert (
+        cards[0]["checks"] == {"effect": -0.25, "runs": 3} and cards[0]["support"] == 5
+    )  # measured in two of the runs
+    assert cards[1]["checks"] == {"runs": 1}
