@@ -2,21 +2,20 @@
 
 One dialogue per session, in the steps of the authors' code:
 
-| step              | what is said                                                            | turns    |
-|-------------------|-------------------------------------------------------------------------|----------|
-| neighbour         | bundles of the nearest training session                                 | 1        |
-| self-correction   | intents of these bundles; the bundles again, given the intents          | 2        |
-| auto-feedback     | each bundle against the nearest true one, in one of six types           | 0 to 4   |
-| rules             | which rules help to find bundles                                        | 1        |
-| inference         | bundles of the session, by these rules                                  | 1        |
+| step              | what is said                                                                                     | turns    |
+|-------------------|--------------------------------------------------------------------------------------------------|----------|
+| neighbour         | bundles of the nearest training session                                                          | 1        |
+| self-correction   | intents of these bundles; the bundles again, given the intents; of what changed the intents again | 2 or 3   |
+| auto-feedback     | each bundle against the nearest true one, in one of six types                                    | 0 to 4   |
+| rules             | which rules help to find bundles                                                                 | 1        |
+| inference         | bundles of the session, by these rules; their intents                                            | 2        |
 
 The feedback tells the type and never the true bundle. A dialogue whose bundles name products that are not there ends, and its session stays
-unanswered, as there. Left out are their feedback on intents, which two other models rate, and with it the intents that are named anew after the
-correction and for the session itself. Bundles that the correction left as they were get their feedback, too. Where none is named, a hint of
-ours asks for one.
+unanswered, as there. Left out is their feedback on intents, for which two other models rate them. Bundles that the correction left as they
+were get their feedback, too. Where none is named, a hint of ours asks for one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,7 +28,7 @@ from kdjax.prompting.products import product_list
 from kdjax.teacher import Answer
 
 FEEDBACK_ROUNDS = 4
-MOST_TURNS = 5 + FEEDBACK_ROUNDS
+MOST_TURNS = 7 + FEEDBACK_ROUNDS
 DEFINITION = (
     "A bundle is two or more products that one shopper would get for one purpose, to choose from or use together."
 )
@@ -51,13 +50,15 @@ HINTS = {
 
 @dataclass
 class Dialogue:
-    """One session's dialogue. `text` is the answer about the session itself, "" where the dialogue ended before it."""
+    """One session's dialogue. `text` and `intents` are the answers about the session itself, "" where the dialogue ended before."""
 
     session: Session
     neighbour: Session
     turns: list[tuple[str, str]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    found: tuple[Finding, ...] = ()  # of the neighbour's bundles that were named last
     text: str = ""
+    intents: str = ""
 
 
 def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: int, log: Log) -> list[Dialogue]:
@@ -66,41 +67,53 @@ def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: 
     `max_new_tokens` bounds every single turn.
     """
     turn = partial(say, "AICL", ask=ask, max_new_tokens=max_new_tokens, log=log)
+
+    def bundles(what: str, dialogues: list[Dialogue], prompt: Callable[[Dialogue], str]) -> list[Dialogue]:
+        """Let the neighbours' bundles be named; returns the dialogues that go on."""
+        turn(what, dialogues, prompt)
+        for one in dialogues:
+            one.found = compare(parse_answer(one.answers[-1].text, len(one.neighbour)), one.neighbour.bundles)
+        return _going(dialogues)
+
     dialogues = [Dialogue(session, neighbour) for session, neighbour in pairs]
-    turn("bundles of the neighbours", dialogues, lambda one: DETECT.format(products=product_list(one.neighbour)))
-    going = [one for one in dialogues if not _out_of_range(one)]
+    going = bundles(
+        "bundles of the neighbours", dialogues, lambda one: DETECT.format(products=product_list(one.neighbour))
+    )
     turn("intents", going, lambda one: INTENTS)
-    turn("self-correction", going, lambda one: ADJUST)
-    going = [one for one in going if not _out_of_range(one)]
+    first = {id(one): {*_named(one)} for one in going}
+    going = bundles("self-correction", going, lambda one: ADJUST)
+    turn("intents of what changed", [one for one in going if {*_named(one)} != first[id(one)]], lambda one: INTENTS)
     mistaken = going
     for number in range(1, FEEDBACK_ROUNDS + 1):
         mistaken = [one for one in mistaken if not _right(one)]
-        turn(f"feedback, round {number}", mistaken, lambda one: FEEDBACK.format(hints=_hints(one)))
-        mistaken = [one for one in mistaken if not _out_of_range(one)]
-    going = [one for one in going if not _out_of_range(one)]
+        mistaken = bundles(f"feedback, round {number}", mistaken, lambda one: FEEDBACK.format(hints=_hints(one)))
+    going = _going(going)
     turn("rules", going, lambda one: RULES)
     turn("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
     for one in going:
         one.text = one.answers[-1].text
+    turn("their intents", going, lambda one: INTENTS)
+    for one in going:
+        one.intents = one.answers[-1].text
     log(f"AICL: {len(dialogues) - len(going)} of {len(dialogues)} dialogues ended on products that are not there")
     return dialogues
 
 
-def _findings(one: Dialogue) -> tuple[Finding, ...]:
-    return compare(parse_answer(one.answers[-1].text, len(one.neighbour)), one.neighbour.bundles)
+def _going(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+    """Those that named no product that is not there."""
+    return [one for one in dialogues if all(finding.kind != "out_of_range" for finding in one.found)]
 
 
-def _out_of_range(one: Dialogue) -> bool:
-    return any(finding.kind == "out_of_range" for finding in _findings(one))
+def _named(one: Dialogue) -> list[Finding]:
+    return [finding for finding in one.found if finding.bundle]
 
 
 def _right(one: Dialogue) -> bool:
     """Every bundle named is right: what was missed, the feedback does not tell."""
-    named = [finding for finding in _findings(one) if finding.bundle]
+    named = _named(one)
     return bool(named) and all(finding.kind == "right" for finding in named)
 
 
 def _hints(one: Dialogue) -> str:
-    named = [finding for finding in _findings(one) if finding.bundle]
-    lines = [f"- [{', '.join(map(str, finding.bundle))}] {HINTS[finding.kind]}" for finding in named]
+    lines = [f"- [{', '.join(map(str, finding.bundle))}] {HINTS[finding.kind]}" for finding in _named(one)]
     return "\n".join(lines) or "- There are none: name at least one, of two or more products."

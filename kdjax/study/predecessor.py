@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain, describe, prove_sources
 from kdjax.errors import InputError
-from kdjax.knowledge import aicl
+from kdjax.knowledge import MOST_TURNS, aicl
 from kdjax.prompting import Neighbours
 from kdjax.reporting import RunLog, write_json, write_jsonl, write_report
 from kdjax.study.cell import load_domains, show, shown_if_finished
@@ -56,6 +56,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
                             "session_id": one.session.id,
                             "neighbour": one.neighbour.id,
                             "turns": one.turns,
+                            "intents": one.intents,
                         }
                     )
         write_jsonl(folder / "dialogues.jsonl", told)
@@ -64,7 +65,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         metrics |= {"train": Counts().counts(), "time": stage_seconds(folder)}
         titles = {(name, s.id): list(s.titles) for name, domain in domains.items() for s in domain.splits["test"]}
         shown = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in rows]
-        notes = ["AICL asks the teacher about every test session, in dialogues of at most nine turns."]
+        notes = [f"AICL asks the teacher about every test session, in dialogues of at most {MOST_TURNS} turns."]
         write_report(folder / "report.html", {"name": config.name} | record(folder), metrics, [], shown, {}, notes)
         write_json(folder / "metrics.json", metrics)
         show(folder, log)

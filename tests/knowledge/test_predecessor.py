@@ -36,8 +36,9 @@ def hold(teacher):
 
 def test_a_right_answer_needs_no_feedback():
     dialogue, said = hold(scripted("[[1,2],[3,4]]"))
-    assert dialogue.text == "[[1,2]]" and len(said) == 5 == len(dialogue.answers)
-    assert "3. Kettle" in said[0] and "3. Hose" in said[-1] and "rules" in said[3]
+    assert dialogue.text == "[[1,2]]" and dialogue.intents == "A phone, well kept"
+    assert len(said) == 6 == len(dialogue.answers)
+    assert "3. Kettle" in said[0] and "3. Hose" in said[-2] and "rules" in said[3]
     assert not any("Of your bundles" in text for text in said)
 
 
@@ -77,9 +78,16 @@ def test_a_product_that_is_not_there_ends_the_dialogue(answers):
 def test_dialogues_take_each_turn_together():
     teacher = scripted("[[1,2],[3,4]]")
     aicl([(ASKED, NEIGHBOUR), (ASKED, NEIGHBOUR)], teacher, max_new_tokens=9, log=lambda line: None)
-    assert [len(batch) for batch in teacher.asked] == [2] * 5
+    assert [len(batch) for batch in teacher.asked] == [2] * 6
 
 
 def test_no_session_asks_nothing():
     teacher = scripted("")
     assert aicl([], teacher, max_new_tokens=9, log=lambda line: None) == [] and teacher.asked == []
+
+
+def test_intents_are_named_anew_where_the_correction_changed_bundles():
+    for corrected, times in (("[[4,3],[1,2]]", 2), ("[[1,2]]", 3)):
+        dialogue, said = hold(scripted("[[1,2],[3,4]]", corrected))
+        assert sum("intent of each bundle" in text for text in said) == times
+        assert dialogue.found and all(finding.kind in ("right", "missed") for finding in dialogue.found)
