@@ -32,7 +32,9 @@ def get_config(arg: str = ""):
     about = "Does the way of using the knowledge matter: in context, by fine-tuning, or both?"
     config = small(study("study_use", about, CELLS), arg, SMALL)
     if arg == "smoke":
-        config.study.cells = (*CELLS[1:3], cell("fine-tuned"), CELLS[-1])
+        tiny = {"teacher__kind": "hf", "teacher__source": "tiny-random", "knowledge__max_new_tokens": 8}
+        aicl = cell(CELLS[0][0], "zero-shot", job="aicl", **tiny)
+        config.study.cells = (aicl, *CELLS[1:3], cell("fine-tuned"), CELLS[-1])
         config.study.seeds = (0,)
         config.train.max_steps = 2
         config.train.max_length = 4096

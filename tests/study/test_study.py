@@ -41,27 +41,27 @@ def test_the_small_studies_are_a_part_of_the_whole(question):
 
 
 def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
-    """Killed in the third of four runs, in the first of its two steps."""
+    """Killed in the fourth of five runs, in the first of its two steps."""
     workdir = tmp_path / "run"
-    third, few = False, [f"--workdir={workdir}", "--config.eval.max_sessions=2"]
+    fourth, few = False, [f"--workdir={workdir}", "--config.eval.max_sessions=2"]
     flags = [*few, "--config.train.checkpoint_every=1"]
     with launch("study_use.py:smoke", *flags, start=True) as process:
         for line in process.stdout:
-            third |= line.startswith("run 3 of 4: fine-tuned, seed 0")
-            if third and line.startswith("train step 1/2"):
+            fourth |= line.startswith("run 4 of 5: fine-tuned, seed 0")
+            if fourth and line.startswith("train step 1/2"):
                 os.kill(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
     before = finished(workdir)
-    assert len(before) == 2 and not (workdir / "study.csv").exists()
+    assert len(before) == 3 and not (workdir / "study.csv").exists()
     again = launch("study_use.py:smoke", *flags)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "run 1 of 2: fine-tuned, seed 0" in again.stdout
     after = finished(workdir)
-    assert len(after) == 4 and all(after[name] == when for name, when in before.items())
+    assert len(after) == 5 and all(after[name] == when for name, when in before.items())
     rows = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     names = [name for name, _, _ in CELLS]
-    assert [row["name"] for row in rows if row["kind"] == "cell"] == [*names[1:3], *names[-2:]]
+    assert [row["name"] for row in rows if row["kind"] == "cell"] == [*names[:3], *names[-2:]]
     assert {"whole session", "pair classifier", "frozen student"} <= {row["name"] for row in rows}
     for name in ("study.md", "study.tex", "report.html"):
         assert "fine-tuned, 1 shown" in (workdir / name).read_text()
@@ -70,4 +70,4 @@ def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     assert shared.returncode == 0, shared.stderr[-3000:]
     assert shared.stdout.count("test before training: as in an earlier run") == 2
     assert shared.stdout.count("test: as in an earlier run") == 2
-    assert len(finished(workdir)) == 8 and {name: finished(workdir)[name] for name in after} == after
+    assert len(finished(workdir)) == 10 and {name: finished(workdir)[name] for name in after} == after
