@@ -1,4 +1,5 @@
-"""Research question 2: does the quantity of the knowledge matter? Shares of the training sessions by strategy, domains and formats together.
+"""Research question 2: does the quantity of the knowledge matter? Shares of the training sessions by strategy, domains
+and formats together.
 
     python launch.py --config=configs/study_quantity.py --config.study.dry_run=True
     python launch.py --config=configs/study_quantity.py --config.data.source=bundlerec --config.data.root=DIR \\

@@ -30,7 +30,8 @@ class Channel(Parent):
         return command
 
     def reply(self, **fields: Any) -> None:
-        """Answer the command: `fields` plus seconds, cpu_seconds, peak_bytes (of a GPU, else the largest resident set so far) and which frameworks are loaded."""
+        """Answer the command: `fields` plus seconds, cpu_seconds, peak_bytes (of a GPU, else the largest resident set
+        so far) and which frameworks are loaded."""
         peak = self._finish()
         timing = {
             "seconds": time.perf_counter() - self._wall,
@@ -42,7 +43,8 @@ class Channel(Parent):
 
 
 def _largest_resident_set() -> int:
-    """Bytes. Of Linux's two counts this is the one that begins anew with a program: getrusage's holds what the parent had before it started this one."""
+    """Bytes. Of Linux's two counts this is the one that begins anew with a program: getrusage's holds what the parent
+    had before it started this one."""
     status = Path("/proc/self/status")
     if not status.is_file():  # macOS, where getrusage counts bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

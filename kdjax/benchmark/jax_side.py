@@ -124,7 +124,8 @@ def train(settings, channel: Channel) -> None:
 
 
 def generate(settings, channel: Channel) -> None:
-    """{"members": […], "mode", "one_by_one"?}: answers to test prompts. {"gap": [member, ids, tokens]}: how far each token's logit behind these ids is below the largest."""
+    """{"members": […], "mode", "one_by_one"?}: answers to test prompts. {"gap": [member, ids, tokens]}: how far each
+    token's logit behind these ids is below the largest."""
     student = _student(settings)
     work = load(settings["workload"])
     sizes = {

@@ -79,7 +79,8 @@ def first_step(command: Sequence[str], environment: Mapping[str, str], log: Path
 
 
 def growth(bench: Bench) -> dict:
-    """Microseconds per token: of a training step by the length of a single row and by the number of rows, of generation by that of sessions.
+    """Microseconds per token: of a training step by the length of a single row and by the number of rows, of generation
+    by that of sessions.
 
     Generation's are tokens of prompts, each counted as if nothing were shared.
     """

@@ -1,4 +1,5 @@
-"""Greedy generation on the device: prompts in a few lengths, what they all begin with read once, tokens that the automaton forces not waited for."""
+"""Greedy generation on the device: prompts in a few lengths, what they all begin with read once, tokens that the
+automaton forces not waited for."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +79,8 @@ class Generator:
         constraint: Constraint,
         on_batch: Callable[[int], None] = lambda rows: None,
     ) -> list[Completion]:
-        """One completion per prompt, in order, by the student's base with `adapter`. `n_items[i]` is the number of products of prompt i; `on_batch` hears how many are done more."""
+        """One completion per prompt, in order, by the student's base with `adapter`. `n_items[i]` is the number of
+        products of prompt i; `on_batch` hears how many are done more."""
         automaton, starts = self._compile(n_items, constraint)
         shared = {name: common_prefix(members) for name, members in by_domain(prompts).items()}
         prefixes = {

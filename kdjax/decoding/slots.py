@@ -32,7 +32,8 @@ class Arrivals:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Answers:
-    """What was written so far: out [batch, steps], of which row b has the first written[b]; the model has yet to read the last unread[b] of them.
+    """What was written so far: out [batch, steps], of which row b has the first written[b]; the model has yet to read
+    the last unread[b] of them.
 
     A row was `rescued` if the automaton forbade what the model would have written.
     """
@@ -110,7 +111,8 @@ class Programs:
     def advance(
         self, adapter, base, prefix: KV | None, automaton: Automaton | None, wanted: Int[Array, ""], slots: Slots
     ) -> tuple[Int[Array, ""], Int[Array, ""], Slots]:
-        """Write on until `wanted` slots are free, or all. Returns the model's calls, the tokens that needed none of their own, and the slots."""
+        """Write on until `wanted` slots are free, or all. Returns the model's calls, the tokens that needed none of
+        their own, and the slots."""
         decoder = nnx.merge(self.graph, adapter, base)
         widest = 1 if automaton is None else 2
 

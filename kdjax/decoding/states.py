@@ -13,7 +13,8 @@ from kdjax.training import MicroBatch, Parallel, ProductRows, lay_out, plan_grou
 
 
 class StateReader:
-    """Reads each product's states behind the student's first `layers` layers, one per field. Compiled programs are kept, so one serves all epochs.
+    """Reads each product's states behind the student's first `layers` layers, one per field. Compiled programs are
+    kept, so one serves all epochs.
 
     `micro_batch_tokens`: about as many are read at a time on each device of this process.
     """

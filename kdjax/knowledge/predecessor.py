@@ -1,18 +1,19 @@
-"""AICL, the predecessor (arXiv 2312.16262): a model works out rules on the nearest training session, then bundles the session it is asked about.
+"""AICL, the predecessor (arXiv 2312.16262): a model works out rules on the nearest training session, then bundles the
+session it is asked about.
 
 One dialogue per session, in the steps of the authors' code:
 
-| step              | what is said                                                                                     | turns    |
-|-------------------|--------------------------------------------------------------------------------------------------|----------|
-| neighbour         | bundles of the nearest training session                                                          | 1        |
-| self-correction   | intents of these bundles; the bundles again, given the intents; of what changed the intents again | 2 or 3   |
-| auto-feedback     | each bundle against the nearest true one, in one of six types                                    | 0 to 4   |
-| rules             | which rules help to find bundles                                                                 | 1        |
-| inference         | bundles of the session, by these rules; their intents                                            | 2        |
+| step            | what is said                                                                   | turns  |
+|-----------------|--------------------------------------------------------------------------------|--------|
+| neighbour       | bundles of the nearest training session                                        | 1      |
+| self-correction | their intents; the bundles again, given these; of what changed the intents     | 2 or 3 |
+| auto-feedback   | each bundle against the nearest true one, in one of six types                  | 0 to 4 |
+| rules           | which rules help to find bundles                                               | 1      |
+| inference       | bundles of the session, by these rules; their intents                          | 2      |
 
-The feedback tells the type and never the true bundle. A dialogue whose bundles name products that are not there ends, and its session stays
-unanswered, as there. Left out is their feedback on intents, for which two other models rate them. Bundles that the correction left as they
-were get their feedback, too. Where none is named, a hint of ours asks for one.
+The feedback tells the type and never the true bundle. A dialogue whose bundles name products that are not there ends,
+and its session stays unanswered, as there. Left out is their feedback on intents, for which two other models rate them.
+Bundles that the correction left as they were get their feedback, too. Where none is named, a hint of ours asks for one.
 """
 
 from collections.abc import Callable, Sequence

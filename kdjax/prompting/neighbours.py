@@ -31,7 +31,8 @@ class Neighbours:
             self._read(sessions)
 
     def __call__(self, session: Session, count: int, others: bool = False) -> list[Session]:
-        """The `count` nearest, nearest first (of equals the first in order); fewer where there are fewer. `others`: but for the session of its own id."""
+        """The `count` nearest, nearest first (of equals the first in order); fewer where there are fewer. `others`: but
+        for the session of its own id."""
         similar = (self._vectors @ self._read([session]).T).toarray()[:, 0].round(6)
         order = (self._sessions[i] for i in np.argsort(-similar, kind="stable"))
         return [other for other in order if not others or other.id != session.id][:count]

@@ -50,7 +50,8 @@ class Example:
 def messages(
     session: Session, knowledge: str = "", form: ProductForm = PLAIN, demonstrations: Sequence[Demonstration] = ()
 ) -> list[dict[str, str]]:
-    """The conversation that asks for a session's bundles, after a turn for each demonstration. All sessions of a domain share the instruction and the knowledge."""
+    """The conversation that asks for a session's bundles, after a turn for each demonstration. All sessions of a domain
+    share the instruction and the knowledge."""
     turns = [{"role": "system", "content": INSTRUCTION + (f"\n{knowledge}" if knowledge else "")}]
     for shown in demonstrations:
         thought = f"\n{shown.thought}" if shown.thought else ""

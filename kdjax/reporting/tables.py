@@ -29,7 +29,8 @@ NOTHING = "–"  # shown for a value that is absent or null
 
 @dataclass(frozen=True)
 class Row:
-    """One predictor's line: `cells` in the order of COLUMNS, `errors` of KINDS (empty where they were not counted); `f1` and its 95 % `interval` are the strict F1."""
+    """One predictor's line: `cells` in the order of COLUMNS, `errors` of KINDS (empty where they were not counted);
+    `f1` and its 95 % `interval` are the strict F1."""
 
     name: str
     kind: str  # "student" or "baseline"

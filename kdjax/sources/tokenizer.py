@@ -142,7 +142,8 @@ class Tokenizer:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and the template into `folder`, byte for byte as they came where they came as files."""
+        """Write tokenizer.json, tokenizer_config.json and the template into `folder`, byte for byte as they came where
+        they came as files."""
         folder.mkdir(parents=True, exist_ok=True)
         if self._files:
             for path in self._files:

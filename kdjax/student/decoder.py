@@ -200,7 +200,8 @@ class Decoder(nnx.Module):
         starts: Int[AnyArray, "batch length"] | None = None,
         longest: int | None = None,
     ) -> Float[Array, "batch length hidden"]:
-        """Hidden states behind so many layers (None: all), before any final norm. The others are not computed; the rest is as in `__call__`."""
+        """Hidden states behind so many layers (None: all), before any final norm. The others are not computed; the rest
+        is as in `__call__`."""
         x, layout, rope = self._embed(tokens, prefix, starts=starts, longest=longest)
         graph, stack = self._stack()
 

@@ -56,7 +56,8 @@ def fused_attention(
 
 
 def takes(length: int, width: int) -> bool:
-    """Whether cuDNN's kernel takes rows of so many tokens and heads of so many numbers: under a mask, with gradients, an even number of tokens."""
+    """Whether cuDNN's kernel takes rows of so many tokens and heads of so many numbers: under a mask, with gradients,
+    an even number of tokens."""
     return length % 2 == 0 and width % 8 == 0 and width <= WIDEST
 
 

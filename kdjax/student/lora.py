@@ -107,8 +107,9 @@ def added_first(
 ) -> Float[Array, "tokens out"]:
     """x (W + scale · B A)ᵀ: where there are many tokens it costs less to add the update to the weight than to each token's output.
 
-    Equal to x Wᵀ + scale · x Aᵀ Bᵀ up to float32 rounding (in bfloat16, or as GPUs and TPUs multiply float32, the sum would swallow the update). W and the scale get no
-    gradient; those of A and B are skinny products, as they would be without this.
+    Equal to x Wᵀ + scale · x Aᵀ Bᵀ up to float32 rounding (in bfloat16, or as GPUs and TPUs multiply float32, the sum
+    would swallow the update). W and the scale get no gradient; those of A and B are skinny products, as they would be
+    without this.
     """
     return x @ (weight + (scale * b) @ a).T
 

@@ -34,7 +34,8 @@ def pair_logits(
     first: Int[AnyArray, " pairs"],
     second: Int[AnyArray, " pairs"],
 ) -> Float[AnyArray, " pairs"]:
-    """Log-odds that the products of each pair share a bundle: field by field linear in |a − b|, a · b and cos(a, b) of their projected states.
+    """Log-odds that the products of each pair share a bundle: field by field linear in |a − b|, a · b and cos(a, b) of
+    their projected states.
 
     The same for (a, b) and (b, a). Of NumPy's arrays NumPy computes them: sessions have many sizes, and JAX would compile for each.
     """

@@ -1,4 +1,5 @@
-"""Experiments: one cell from start to end, which layer knows most, and what a shop runs with a result. The only room that knows all others."""
+"""Experiments: one cell from start to end, which layer knows most, and what a shop runs with a result. The only room
+that knows all others."""
 
 from kdjax.study.cell import run
 from kdjax.study.generate import generate

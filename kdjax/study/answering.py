@@ -1,4 +1,5 @@
-"""How the student answers questions: it writes, or a head on its hidden states judges pairs of products. Both end in a text that names bundles."""
+"""How the student answers questions: it writes, or a head on its hidden states judges pairs of products. Both end in a
+text that names bundles."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not run again if they are there."""
+"""One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not
+run again if they are there."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ class Cell:
         write_json(self.folder / "metrics.json", metrics)
 
     def _initial(self, student: Student, examples: Sequence[Example], keep: bool = True) -> dict:
-        """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to the states as they are.
+        """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to
+        the states as they are.
 
         `keep`: the fitted head is the run's, and on disk.
         """
@@ -176,7 +178,8 @@ class Cell:
         return self._with_head(student, examples, wanted.pair_layers)
 
     def _with_head(self, student: Student, examples: Sequence[Example], layers: int) -> dict:
-        """The student's adapter with a pair head for the states as they are: fitted to the training sessions, or from the folder."""
+        """The student's adapter with a pair head for the states as they are: fitted to the training sessions, or from
+        the folder."""
         if not (self.folder / PAIR_HEAD).is_file():
             with stage(self.log, "fit"):
                 save_pair_head(self.folder, self._fitted(student, examples, layers))
@@ -290,7 +293,8 @@ class Cell:
     def _rows(
         self, answer: Written | Judged, adapter: dict, asked: Questions, label: str, told: bool = False
     ) -> list[dict]:
-        """Answer the questions with an adapter: prediction rows. `told`: the other processes know that they are asked."""
+        """Answer the questions with an adapter: prediction rows. `told`: the other processes know that they are
+        asked."""
         if not told:
             team.tell_answer(adapter, asked, isinstance(answer, Judged) and self.config.student.answer == "text")
         with Progress(len(team.share(asked).sessions) * len(asked.tellings), label, self.log) as progress:
@@ -305,7 +309,8 @@ class Cell:
     ) -> dict[str, Cards]:
         """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions.
 
-        One that judges pairs has its head fitted to the states behind each prompt, as a run with that prompt would.
+        They are tried alone in the prompt, without demonstrations or other knowledge. One that judges pairs has its
+        head fitted to the states behind each prompt, as a run with that prompt would.
         """
         config, kept = self.config, {}
         for name, forms in cards.items():

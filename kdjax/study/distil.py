@@ -1,8 +1,9 @@
 """Training sessions → knowledge cards, by whichever teacher the config names; one file per domain and format.
 
-`domains` are those whose training sessions may yield knowledge, a sample perhaps; `whole` are the same with all of them. Which ones the
-teacher is asked about is drawn from all: so a sample yields its share, and of nested samples the sessions asked about are nested (but for the one that a sample has which
-holds none of them); their cards are not, since those are merged and cut to what fits.
+`domains` are those whose training sessions may yield knowledge, a sample perhaps; `whole` are the same with all of
+them. Which ones the teacher is asked about is drawn from all: so a sample yields its share, and of nested samples the
+sessions asked about are nested (but for the one that a sample has which holds none of them); their cards are not, since
+those are merged and cut to what fits.
 """
 
 from collections.abc import Mapping
@@ -158,7 +159,8 @@ def _extract(
 
 
 def drawn(config: ConfigDict, domain: Domain, whole: Domain, count: int) -> list[Session]:
-    """Which sessions the teacher is asked about: those in `domain` of `count` that are drawn from the `whole` (0: all), but one at least."""
+    """Which sessions the teacher is asked about: those in `domain` of `count` that are drawn from the `whole` (0: all),
+    but one at least."""
     sample, all_sessions = domain.splits["train"], whole.splits["train"]
     how = {"strategy": config.knowledge.strategy, "seed": config.seed}
     chosen = knowledge.sample_sessions(all_sessions, count=min(count or len(all_sessions), len(all_sessions)), **how)

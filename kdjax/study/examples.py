@@ -175,7 +175,8 @@ def prove_and_write(
     epochs: Sequence[Sequence[Example]],
     prompts: Sequence[Example],
 ) -> int:
-    """Prove that all knowledge, examples and demonstrations come from training sessions, then write examples/train.jsonl. Returns how many sources were proved.
+    """Prove that all knowledge, examples and demonstrations come from training sessions, then write
+    examples/train.jsonl. Returns how many sources were proved.
 
     Where all epochs tell the examples alike they are written once.
     """

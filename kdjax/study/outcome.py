@@ -20,8 +20,9 @@ POOLED = "all domains"
 def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int) -> list[dict]:
     """A row per cell and domain, then the fixed rows: the baselines and the frozen student. With several domains they are pooled, too.
 
-    A cell's counts are the mean over its seeds, session by session, so that its metrics are those of all its answers and a
-    resample of sessions draws each with all its seeds. "sd" is the standard deviation of the seeds' own strict F1; "against", "difference", "low", "high" and "p" compare with the cell's reference (paired bootstrap over test
+    A cell's counts are the mean over its seeds, session by session, so that its metrics are those of all its answers
+    and a resample of sessions draws each with all its seeds. "sd" is the standard deviation of the seeds' own strict
+    F1; "against", "difference", "low", "high" and "p" compare with the cell's reference (paired bootstrap over test
     sessions), "holm" is p corrected over the rows of one domain. `limit` is eval.max_sessions.
     """
     rows: list[dict] = []

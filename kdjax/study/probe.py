@@ -79,7 +79,8 @@ def _row(student: Student, read: StateReader, examples, asked: Questions) -> dic
 
 
 def judgement(log_odds: Sequence[Float[np.ndarray, "products products"]], prompts: Sequence[Example]) -> dict:
-    """How good judged pairs are: "auc" (None where all are of one kind) and "nll" (nats) over all pairs of all sessions, and the strict metrics of the answers."""
+    """How good judged pairs are: "auc" (None where all are of one kind) and "nll" (nats) over all pairs of all
+    sessions, and the strict metrics of the answers."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     pairs = [one[np.triu_indices(len(one), k=1)] for one in log_odds]

@@ -79,7 +79,8 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
 
 
 def samples(cells: list[GridCell]) -> dict[str, tuple[float, str]]:
-    """Cell → (ratio, strategy) of those that differ in nothing but the sample of the training sessions; empty if none has a part of them."""
+    """Cell → (ratio, strategy) of those that differ in nothing but the sample of the training sessions; empty if none
+    has a part of them."""
     found = {
         cell.name: (cell.runs[0].config.quantity.ratio, cell.runs[0].config.quantity.strategy)
         for cell in cells

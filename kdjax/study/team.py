@@ -1,4 +1,5 @@
-"""Several processes that run one experiment. The first does all that needs data, a teacher or a folder; the others train and answer beside it.
+"""Several processes that run one experiment. The first does all that needs data, a teacher or a folder; the others
+train and answer beside it.
 
 What they have to know they are told: the config, the token arrays, the arrays to start from. They need the student's weights alone.
 """

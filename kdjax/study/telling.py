@@ -122,7 +122,8 @@ def order(number: int, size: int) -> tuple[int, ...]:
 
 
 def fingerprint(model: str, config: ConfigDict, head: PairHead | None, asked: Questions) -> str:
-    """sha256 (hex) of all that the answers of an untrained student depend on: which it is (the digest `model`), what it is asked, and how it answers."""
+    """sha256 (hex) of all that the answers of an untrained student depend on: which it is (the digest `model`), what it
+    is asked, and how it answers."""
     student = [model, config.student.dtype, config.student.quantization]
     written = [config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)]
     form = written if head is None else config.student.pair_layers

@@ -66,7 +66,8 @@ class Group:
 
 
 def common_prefix(examples: Sequence[Example]) -> tuple[int, ...]:
-    """The longest that all prompts share, up to their products; each keeps at least one token of its own, from which its first target is predicted."""
+    """The longest that all prompts share, up to their products; each keeps at least one token of its own, from which
+    its first target is predicted."""
     first, last = min(example.prompt_ids for example in examples), max(example.prompt_ids for example in examples)
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     bounds = (example.products[0][0][0] if example.products else len(example.prompt_ids) - 1 for example in examples)

@@ -23,7 +23,8 @@ UNFINISHED = (".orbax-checkpoint-tmp", REPLACED)  # what is cleared away once th
 
 
 class Checkpoints:
-    """The checkpoints in a folder, by step. Orbax writes aside and renames, so a half-written one is never seen; a digest tells a damaged one.
+    """The checkpoints in a folder, by step. Orbax writes aside and renames, so a half-written one is never seen; a
+    digest tells a damaged one.
 
     Of several processes the first alone reads and writes; the others have no folder, and receive what it read. (Orbax's own
     Checkpointer, which keeps the last ones too, needs a folder that all processes share.)

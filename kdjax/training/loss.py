@@ -89,7 +89,8 @@ def pair_losses(
     *,
     layers: int,
 ) -> Float[Array, "batch pairs"]:
-    """Each pair's binary cross-entropy, 0 at padding. `trained` is {"adapter", "head"}; the head reads the states behind `layers` layers."""
+    """Each pair's binary cross-entropy, 0 at padding. `trained` is {"adapter", "head"}; the head reads the states
+    behind `layers` layers."""
     decoder, masks = nnx.merge(graph, trained["adapter"], base), _masks(dropout, rows, prefix)
     states = product_states(decoder, prefix, rows, layers, masks, remat)
     logits = jax.vmap(partial(pair_logits, trained["head"]))(states, rows.first, rows.second)
@@ -104,7 +105,8 @@ def product_states(
     masks: Dropout | None = None,
     remat: str = "none",
 ) -> Float[Array, "batch most fields hidden"]:
-    """Each product's states: of each field the mean over its tokens of the hidden states behind so many layers, float32; 0 of an empty one."""
+    """Each product's states: of each field the mean over its tokens of the hidden states behind so many layers,
+    float32; 0 of an empty one."""
     hidden = decoder.hidden(layers, rows.tokens, prefix, masks, remat, rows.starts, rows.longest)
     belongs = (rows.parts[:, None, :] == jnp.arange(rows.most * rows.fields)[:, None]).astype(hidden.dtype)
     sums = jnp.einsum("bpl,blh->bph", belongs, hidden, precision="highest", preferred_element_type=jnp.float32)

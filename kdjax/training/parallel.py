@@ -58,7 +58,8 @@ class Parallel:
         return jax.device_put(tree, self.replicated)
 
     def place(self, path: Sequence[str], array) -> jax.Array:
-        """Put a parameter of the base where it belongs, by its path: whole on each device, or cut (see CUTS) where its axes divide evenly."""
+        """Put a parameter of the base where it belongs, by its path: whole on each device, or cut (see CUTS) where its
+        axes divide evenly."""
         sizes = dict(self._mesh.shape)
         cuts = next((cuts for pattern, cuts in CUTS if re.search(f"{pattern}$", "/".join(path))), ())
 

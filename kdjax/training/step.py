@@ -98,8 +98,9 @@ class Trainer:
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """One optimizer step over all micro-batches, cut into `parallel.all_shares`. `state` is consumed.
 
-        `key` seeds dropout, together with the state's step. Nothing but the rows and what they share goes to the devices.
-        Returns the new state and {"loss": mean per target, "gradient_norm", "largest_weight" of the new adapter, "tokens"}, still on the device.
+        `key` seeds dropout, together with the state's step. Nothing but the rows and what they share goes to the
+        devices. Returns the new state and {"loss": mean per target, "gradient_norm", "largest_weight" of the new
+        adapter, "tokens"}, still on the device.
         """
         put = self.parallel
         totals, key = self._zeros(state.adapter, self._numbers), self._fold(key, state.step)

@@ -1,4 +1,5 @@
-"""Gradients of A, B and the DoRA magnitude, and the adapter after a step of SGD, are PEFT's in PyTorch; with and without a shared prefix."""
+"""Gradients of A, B and the DoRA magnitude, and the adapter after a step of SGD, are PEFT's in PyTorch; with and
+without a shared prefix."""
 
 import jax
 import numpy as np

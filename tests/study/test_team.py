@@ -73,7 +73,8 @@ def wait_for(checkpoint: str, first: Path, processes: list[subprocess.Popen]) ->
 
 
 def test_two_processes_do_what_one_does_and_go_on_after_deaths(team, finished, tmp_path):
-    """The first is killed behind a checkpoint, then the second behind the next: the other one stops, too. Both together then go on from there."""
+    """The first is killed behind a checkpoint, then the second behind the next: the other one stops, too. Both together
+    then go on from there."""
     alone, first, flags = finished[0], tmp_path / "first", ["--config.train.checkpoint_every=1"]
     for dies, checkpoint in enumerate(("1", "2")):
         processes = team(*SMOKE, *flags, first=first)

@@ -140,7 +140,8 @@ def test_a_training_stopped_twice_ends_bit_for_bit_the_same(student, whole, tmp_
 
 @pytest.fixture(scope="module")
 def train_and_tell(model_folder, compiled):
-    """Runs the training in a process of its own with so many devices, killed once it told so many steps, or sent SIGTERM. Returns its status and what it told (after the steps a digest)."""
+    """Runs the training in a process of its own with so many devices, killed once it told so many steps, or sent
+    SIGTERM. Returns its status and what it told (after the steps a digest)."""
     script = Path(__file__).with_name("train_and_tell.py")
 
     def run(folder: Path, devices: int = 1, killed: int = 0, terminated: int = 0) -> tuple[int, list[str]]:

@@ -1,4 +1,5 @@
-"""The training of the loop's tests, telling its steps and at the end a digest of all that was trained. Arguments: the model's folder, the folder of checkpoints, and perhaps a step behind which it is sent SIGTERM."""
+"""The training of the loop's tests, telling its steps and at the end a digest of all that was trained. Arguments: the
+model's folder, the folder of checkpoints, and perhaps a step behind which it is sent SIGTERM."""
 
 import hashlib
 import os

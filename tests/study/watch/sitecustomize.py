@@ -1,6 +1,7 @@
 """Python imports this by itself: what a run, and each process that it starts, does behind one's back goes to $KDJAX_WATCHED.
 
-Connections, names looked up, processes, what a pickle asks for, and where torch is imported: https://docs.python.org/3/library/audit_events.html
+Connections, names looked up, processes, what a pickle asks for, and where torch is imported:
+https://docs.python.org/3/library/audit_events.html
 """
 
 import os
