@@ -70,7 +70,7 @@ def base(name: str) -> ConfigDict:
         student=create(
             source=DEFAULT_MODEL,
             answer="pairs",  # "pairs": a head on its hidden states judges which products belong together; "text": it writes the bundles
-            pair_layers=6,  # the states behind so many layers are judged, by "pairs" and by the frozen student of every table
+            pair_layers=6,  # the states behind so many layers are judged, by "pairs" and by the frozen student
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
             quantization=placeholder(str),  # of the frozen base: "int8" or "nf4" (QLoRA); left empty: none
             dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
@@ -129,7 +129,7 @@ def study(name: str, about: str, cells: tuple) -> ConfigDict:
     config.study = create(
         about=about,  # the question, for the report
         cells=cells,
-        seeds=(0, 1, 2),  # of cells with training; the others run once, with the first
+        seeds=(0, 1, 2),  # of cells with training, if only of a head; the others run once, with the first
         each_domain=False,  # of several domains: cells for each alone, and for the knowledge of all in each prompt, compared with the first cell
         dry_run=False,  # print the plan, and stop
     )

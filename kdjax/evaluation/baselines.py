@@ -28,8 +28,8 @@ def run_baselines(
 ) -> dict[str, list[Prediction]]:
     """What each baseline predicts for each test session of one domain: {name: one `Prediction` per session}.
 
-    `tf-idf components` weighs titles over the products of all three splits (titles only, never bundles), so give whole
-    splits and select sessions afterwards. It and TRAINED read bundles of `validation` to tune a threshold (of `train` if
+    The two that compare titles weigh their words over the products of all three splits (titles only, never bundles), so
+    give whole splits and select sessions afterwards. `tf-idf components` and TRAINED read bundles of `validation` to tune a threshold (of `train` if
     that is empty); TRAINED learns from `train` alone, everything else reads no bundles. What was found for the same sessions
     before, as in the runs of a study, is not found again.
     """

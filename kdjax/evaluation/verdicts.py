@@ -7,7 +7,7 @@ from kdjax.evaluation.metrics import Bundles, jaccard
 KINDS = (
     "right",
     "missed product",
-    "extra product",
+    "wrong product",
     "split",
     "merged",
     "whole session",
@@ -38,8 +38,8 @@ def errors_by_kind(predicted: Bundles, truth: Bundles, n_items: int) -> list[Ver
     * *wrong bundle*: no product in common with any true bundle;
     * *whole session*: every product of the session;
     * *merged*: it holds two or more true bundles in full;
-    * *extra product*: it has products from outside (it may lack some, too);
-    * *split*: a part of the true bundle, of which another predicted set holds other products;
+    * *wrong product*: it has products from outside (it may lack some, too);
+    * *split*: a part of the true bundle, of which another predicted set, a part too, holds other products;
     * *missed product*: a part of the true bundle.
 
     A true bundle is *missed* if it is the closest of no predicted set and none holds it in full.
@@ -68,7 +68,7 @@ def _kind(
     if sum(t <= p for t in true) > 1:
         return "merged"
     if not p < closest:
-        return "extra product"
+        return "wrong product"
     if any(other < closest and other - p and p - other for other in named):
         return "split"
     return "missed product"

@@ -74,7 +74,7 @@ def _cell(config: ConfigDict, workdir: Path, name: str, fields: dict, against: s
     _update(plain, name, fields)
     if plain.job not in JOBS:
         raise InputError(f"study cell {name!r}: job={plain.job!r} cannot be a cell; choose from {', '.join(JOBS)}")
-    trains = plain.job == "run" and plain.train.max_steps != 0
+    trains = plain.job == "run" and (plain.train.max_steps != 0 or plain.student.answer == "pairs")  # a head is fitted
     seeds = config.study.seeds if trains else config.study.seeds[:1]
     return GridCell(name, fields, against, tuple(_run(plain, workdir, name, seed) for seed in seeds))
 

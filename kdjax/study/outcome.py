@@ -1,6 +1,7 @@
 """Finished runs → the rows of a study's table: each cell's metrics over its seeds, and its difference to the cell it is compared with."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -43,8 +44,9 @@ def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int
         rows += table
         for system in fixed[names[0]]:
             if all(system in fixed[name] for name in names):
-                joined = np.concatenate([fixed[name][system] for name in names])
-                rows.append(_metrics(label, system, "baseline", joined[None]))
+                found = [fixed[name][system] for name in names]
+                seeds = min(map(len, found))
+                rows.append(_metrics(label, system, "baseline", np.concatenate([one[:seeds] for one in found], axis=1)))
     return rows
 
 
@@ -92,22 +94,28 @@ def _counts(cell: GridCell, name: str, domain: Domain, limit: int) -> np.ndarray
 
 
 def _fixed(cells: Sequence[GridCell], name: str, domain: Domain, limit: int) -> dict[str, np.ndarray]:
-    """System → [sessions, statistics]: what stands in every table."""
+    """System → [seeds, sessions, statistics]: what stands in every table."""
     asked = spread(domain.splits["test"], limit)
     truth = [session.bundles for session in asked]
     splits = (domain.splits[part] for part in ("train", "validation", "test"))
-    fixed = {system: session_counts(spread(found, limit), truth) for system, found in run_baselines(*splits).items()}
-    frozen = [
-        (run, run.folder / file)
-        for answer, file in (("pairs", "predictions_before.jsonl"), ("text", "predictions_frozen.jsonl"))
-        for run in (run for cell in cells for run in cell.runs)
-        if name in run.config.data.domains and run.config.student.answer == answer and _whole(run.config)
-    ]
-    for run, path in frozen:  # of a student that judges, if there is one: told as it is, in as many orders
-        if path.is_file():
-            fixed[FROZEN] = _counted(run, read_jsonl(path), name, domain, limit)
-            break
+    fixed = {
+        system: session_counts(spread(found, limit), truth)[None] for system, found in run_baselines(*splits).items()
+    }
+    if frozen := _frozen(cells, name):
+        fixed[FROZEN] = np.stack([_counted(run, read_jsonl(path), name, domain, limit) for run, path in frozen])
     return fixed
+
+
+def _frozen(cells: Sequence[GridCell], name: str) -> list[tuple[Run, Path]]:
+    """The first cell's runs with the answers of their frozen student: of one that judges, if there is one, told as it is."""
+    for answer, file in (("pairs", "predictions_before.jsonl"), ("text", "predictions_frozen.jsonl")):
+        for cell in cells:
+            config = cell.runs[0].config
+            if name in config.data.domains and config.student.answer == answer and _whole(config):
+                found = [(run, run.folder / file) for run in cell.runs if (run.folder / file).is_file()]
+                if found:
+                    return found
+    return []
 
 
 def _whole(config: ConfigDict) -> bool:

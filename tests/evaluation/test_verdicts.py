@@ -10,8 +10,8 @@ CASES = [
     # predicted, truth, kinds; sessions of six products
     ([(0, 1)], [(0, 1)], ["right"]),
     ([(0, 1)], [(0, 1, 2)], ["missed product"]),
-    ([(0, 1, 2)], [(0, 1)], ["extra product"]),
-    ([(0, 3)], [(0, 1, 2)], ["extra product"]),
+    ([(0, 1, 2)], [(0, 1)], ["wrong product"]),
+    ([(0, 3)], [(0, 1, 2)], ["wrong product"]),
     ([(0, 1), (2, 3)], [(0, 1, 2, 3)], ["split", "split"]),
     ([(0, 1), (0, 1, 2)], [(0, 1, 2, 3)], ["missed product", "missed product"]),
     ([(0, 1, 2, 3)], [(0, 1), (2, 3)], ["merged"]),
@@ -33,8 +33,8 @@ def test_kinds(predicted, truth, kinds):
 
 def test_a_verdict_names_the_closest_true_bundle():
     assert errors_by_kind([(2, 0, 1), (5, 4)], [(0, 3), (0, 1), (4, 2, 3)], 6) == [
-        Verdict("extra product", (0, 1, 2), (0, 1)),
-        Verdict("extra product", (4, 5), (2, 3, 4)),
+        Verdict("wrong product", (0, 1, 2), (0, 1)),
+        Verdict("wrong product", (4, 5), (2, 3, 4)),
         Verdict("missed bundle", (), (0, 3)),
     ]
 

@@ -42,8 +42,8 @@ def test_verdict(predicted, verdict):
     [
         ([3, 4, 5], "right, true B"),
         ([3, 4], "missed product, near true B: misses 5"),
-        ([1, 2, 5], "extra product, near true A: wrongly has 5"),
-        ([1, 3], "extra product, near true A: misses 2; wrongly has 3"),  # Jaccard 1/3 against 1/4
+        ([1, 2, 5], "wrong product, near true A: wrongly has 5"),
+        ([1, 3], "wrong product, near true A: misses 2; wrongly has 3"),  # Jaccard 1/3 against 1/4
         ([6], "wrong bundle: nothing in common with a true one"),
     ],
 )
