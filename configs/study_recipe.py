@@ -19,6 +19,7 @@ CELLS = (
     cell("one order", RECIPE, eval__orders=1),
     cell("one epoch", RECIPE, train__epochs=1),
     cell("nine layers", RECIPE, student__pair_layers=9),
+    cell("written", RECIPE, student__answer="text", eval__orders=1, eval__constraint="items"),
 )
 
 
