@@ -12,7 +12,7 @@ from kdjax.prompting import Neighbours
 from kdjax.study.distil import drawn, open_config_teacher, to_teach
 from kdjax.study.examples import spread
 from kdjax.study.grid import Run
-from kdjax.study.quantity import sampled
+from kdjax.study.quantity import foreseen
 from kdjax.teacher import Answer, Call, Teacher
 
 
@@ -62,10 +62,7 @@ class Calls:
 
 
 def calls(cells: Sequence[Sequence[tuple[Run, Mapping[str, Domain]]]]) -> list[Calls]:
-    """The calls of each cell's runs, given with their data; a conversation that several runs hold counts with the first.
-
-    Where sessions are to be chosen by a difficulty that is not measured yet, as many others stand for them.
-    """
+    """The calls of each cell's runs, given with their data; a conversation that several runs hold counts with the first."""
     held: set[Conversation] = set()
     teachers: dict[FrozenConfigDict, Teacher] = {}
     found = [Calls() for _ in cells]
@@ -96,10 +93,7 @@ def conversations(run: Run, domains: Mapping[str, Domain]) -> Iterator[Conversat
     taught = {name: to_teach(config, run.folder, name) for name in domains}
     if not any(taught.values()):
         return
-    measured_later = {
-        name: dict.fromkeys((s.id for s in domain.splits["train"]), 0.0) for name, domain in domains.items()
-    }
-    for name, domain in sampled(config, domains, "knowledge", measured_later).items():
+    for name, domain in foreseen(config, domains, "knowledge").items():
         for form in taught[name]:
             count = config.knowledge.reflections if form == "rules" else config.knowledge.thoughts
             for session in drawn(config, domain, domains[name], count):

@@ -20,8 +20,8 @@ from kdjax.study.cell import load_domains
 from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
-from kdjax.study.quantity import sampled
-from kdjax.study.settings import lora_config, train_settings
+from kdjax.study.quantity import foreseen
+from kdjax.study.settings import USES, lora_config, train_settings
 from kdjax.training import PairRows, Rows, plan_groups
 
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
@@ -64,8 +64,7 @@ def work(run: Run) -> Work:
         check_aicl(config, domains)
         return Work(0, 0, 0, 0, 0, 0, 0)
     prepared = prepare(config, run.folder, domains)
-    stand_in = {name: dict.fromkeys((s.id for s in domain.splits["train"]), 0.0) for name, domain in domains.items()}
-    chosen = {use: sampled(config, domains, use, stand_in) for use in ("knowledge", "training")}
+    chosen = {use: foreseen(config, domains, use) for use in USES}
     teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
     epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
     judges, examples = config.student.answer == "pairs", [*chain(*epochs)]

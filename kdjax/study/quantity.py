@@ -96,6 +96,12 @@ def sampled(
     return {name: sample(domain) for name, domain in domains.items()}
 
 
+def foreseen(config: ConfigDict, domains: Mapping[str, Domain], use: str) -> dict[str, Domain]:
+    """`sampled` before any difficulty is measured: where it is to choose, as many other sessions stand for its choice."""
+    unknown = {name: dict.fromkeys((s.id for s in domain.splits["train"]), 0.0) for name, domain in domains.items()}
+    return sampled(config, domains, use, unknown)
+
+
 def _describe(config: ConfigDict, domains: Mapping[str, Domain], chosen: Chosen) -> str:
     told = []
     for use, sample in chosen.items():
