@@ -3,7 +3,7 @@
     python launch.py --config=configs/sft_plain.py --config.data.source=bundlerec --config.data.root=DIR \\
         --config.data.domains="('electronic','clothing')"
 
-20 minutes on two CPU cores when measured, both domains. The student is that of all configs here but sft_text and
+Ten minutes on two CPU cores when measured, both domains. The student is that of all configs here but sft_text and
 sft_thoughts (docs/recipe.md says how it was found): a head on the states of its sixth layer judges which products
 belong together, fine-tuned with LoRA below it; the 24 layers behind are not computed, and an answer is the grouping
 with the best strict F1 to be expected in its session. The row "student, before" is the frozen student: the same head on
