@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/aicl.py --config.teacher.source=MODEL
 
-Seven to eleven teacher calls per test session, so with a small model on a CPU a matter of hours on real data
+At most eleven teacher calls per test session, so with a small model on a CPU a matter of hours on real data
 (`--config.eval.max_sessions=20` asks about a few). The model may be the student's own, the default, or a student that
 was trained to write: its adapter's README.md says how to save it merged, as a model folder. `:smoke` runs in a minute.
 """

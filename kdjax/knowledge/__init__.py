@@ -3,7 +3,7 @@
 from kdjax.knowledge.cards import FORMATS, Card, read_cards, write_cards
 from kdjax.knowledge.composition import knowledge_text
 from kdjax.knowledge.patterns import mine_patterns
-from kdjax.knowledge.predecessor import MOST_TURNS, Dialogue, aicl
+from kdjax.knowledge.predecessor import AFTER_NEIGHBOUR, MOST_TURNS, Dialogue, aicl
 from kdjax.knowledge.protocols import Ask, CountTokens, Log
 from kdjax.knowledge.reflection import TURNS, RuleCandidate, reflect
 from kdjax.knowledge.rules import annotation_rule_cards, merge_rules
@@ -12,6 +12,7 @@ from kdjax.knowledge.thoughts import annotation_thoughts, think
 from kdjax.knowledge.validation import keep_validated
 
 __all__ = [
+    "AFTER_NEIGHBOUR",
     "FORMATS",
     "MOST_TURNS",
     "STRATEGIES",

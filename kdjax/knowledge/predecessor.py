@@ -9,7 +9,7 @@ One dialogue per session, in the steps of the authors' code:
 | self-correction | their intents; the bundles again, given these; of what changed the intents     | 2 or 3 |
 | auto-feedback   | each bundle against the nearest true one, in one of six types                  | 0 to 4 |
 | rules           | which rules help to find bundles                                               | 1      |
-| inference       | bundles of the session, by these rules; their intents                          | 2      |
+| inference       | bundles of the session, by these rules; their intents                          | 1 or 2 |
 
 The feedback tells the type and never the true bundle. A dialogue whose bundles name products that are not there ends,
 and its session stays unanswered, as there. Left out is their feedback on intents, for which two other models rate them.
@@ -29,7 +29,8 @@ from kdjax.prompting.products import product_list
 from kdjax.teacher import Answer
 
 FEEDBACK_ROUNDS = 4
-MOST_TURNS = 7 + FEEDBACK_ROUNDS
+AFTER_NEIGHBOUR = 2  # turns about the session itself; those before depend on its neighbour alone
+MOST_TURNS = 5 + FEEDBACK_ROUNDS + AFTER_NEIGHBOUR
 DEFINITION = (
     "A bundle is two or more products that one shopper would get for one purpose, to choose from or use together."
 )
@@ -51,7 +52,7 @@ HINTS = {
 
 @dataclass
 class Dialogue:
-    """One session's dialogue. `text` and `intents` are the answers about the session itself, "" where the dialogue ended before."""
+    """One session's dialogue. `text` and `intents` are the answers about the session itself, "" where there are none."""
 
     session: Session
     neighbour: Session
@@ -83,7 +84,7 @@ def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: 
     turn("intents", going, lambda one: INTENTS)
     first = {id(one): {*_named(one)} for one in going}
     going = bundles("self-correction", going, lambda one: ADJUST)
-    turn("intents of what changed", [one for one in going if {*_named(one)} != first[id(one)]], lambda one: INTENTS)
+    turn("intents of what changed", [one for one in going if {*_named(one)} - first[id(one)]], lambda one: INTENTS)
     mistaken = going
     for number in range(1, FEEDBACK_ROUNDS + 1):
         mistaken = [one for one in mistaken if not _right(one)]
@@ -93,8 +94,9 @@ def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: 
     turn("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
     for one in going:
         one.text = one.answers[-1].text
-    turn("their intents", going, lambda one: INTENTS)
-    for one in going:
+    answered = [one for one in going if parse_answer(one.text, len(one.session)).bundles]
+    turn("their intents", answered, lambda one: INTENTS)
+    for one in answered:
         one.intents = one.answers[-1].text
     log(f"AICL: {len(dialogues) - len(going)} of {len(dialogues)} dialogues ended on products that are not there")
     return dialogues

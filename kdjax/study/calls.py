@@ -1,13 +1,15 @@
-"""What runs will ask their teachers, conversation by conversation, and how much of it is recorded already. Nothing is asked."""
+"""What runs will ask their teachers, conversation by conversation, and how much of it is recorded already. Nothing is asked.
+
+Where sessions are to be chosen by a difficulty that is not measured yet, as many others stand for them.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from kdjax.data import Domain, Session
-from kdjax.knowledge import MOST_TURNS, TURNS, Ask, aicl, reflect, think
+from kdjax.knowledge import AFTER_NEIGHBOUR, MOST_TURNS, TURNS, Ask, aicl, reflect, think
 from kdjax.prompting import Neighbours
 from kdjax.study.distil import drawn, open_config_teacher, to_teach
 from kdjax.study.examples import spread
@@ -61,21 +63,54 @@ class Calls:
         return Calls(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def calls(cells: Sequence[Sequence[tuple[Run, Mapping[str, Domain]]]]) -> list[Calls]:
-    """The calls of each cell's runs, given with their data; a conversation that several runs hold counts with the first."""
-    held: set[Conversation] = set()
-    teachers: dict[FrozenConfigDict, Teacher] = {}
-    found = [Calls() for _ in cells]
-    with ExitStack() as opened:
-        for number, cell in enumerate(cells):
-            for run, domains in cell:
-                for one in conversations(run, domains):
-                    if one.teacher not in teachers:
-                        teachers[one.teacher] = opened.enter_context(open_config_teacher(run.config, _silent))
-                    if one not in held:
-                        held.add(one)
-                        found[number] += _count(one, teachers[one.teacher])
-    return found
+class CallCounter:
+    """Counts the teacher calls of one run after the other; what runs have in common counts with the first."""
+
+    def __init__(self):
+        self._teachers: dict[FrozenConfigDict, Teacher] = {}  # never started, so there is nothing to close
+        self._held: set[tuple] = set()
+        self._keys: set[str] = set()  # of recorded answers
+
+    def __call__(self, run: Run, domains: Mapping[str, Domain]) -> Calls:
+        """The calls of `run` that none before it has.
+
+        Raises:
+            InputError: the teacher is not there, or is a replay that lacks an answer.
+        """
+        return sum((self._count(one, run.config) for one in conversations(run, domains)), Calls())
+
+    def _count(self, one: Conversation, config: ConfigDict) -> Calls:
+        if one.teacher not in self._teachers:
+            self._teachers[one.teacher] = open_config_teacher(config, _silent)
+        teacher = self._teachers[one.teacher]
+        who = teacher.cache.folder, one.max_new_tokens, one.form, one.domain
+        if (*who, one.session, one.neighbour) in self._held:
+            return Calls()
+        begun = one.neighbour is not None and (*who, one.neighbour) in self._held
+        self._held |= {(*who, one.session, one.neighbour), (*who, one.neighbour)}
+        recorded: set[str] = set()
+
+        def ask(calls: Sequence[Call]) -> list[Answer]:
+            answers = []
+            for call in calls:
+                answer = teacher.recorded(call)
+                if answer is None:
+                    if config.teacher.kind == "replay" and not _chosen_later(config):
+                        teacher.ask([call])  # an error, which says what is not recorded
+                    raise _NotRecorded
+                recorded.add(answer.key)
+                answers.append(answer)
+            return answers
+
+        try:
+            one.hold(ask)
+            to_come = 0
+        except _NotRecorded:
+            to_come = (AFTER_NEIGHBOUR if begun else one.most) - len(recorded - self._keys)
+        new = len(recorded - self._keys)
+        self._keys |= recorded
+        pace = teacher.cache.seconds_per_answer if to_come else None
+        return Calls(new, to_come, to_come * (pace or 0.0), 0 if pace else to_come)
 
 
 def conversations(run: Run, domains: Mapping[str, Domain]) -> Iterator[Conversation]:
@@ -111,26 +146,9 @@ class _NotRecorded(Exception):
     """A call that the teacher was never asked."""
 
 
-def _count(conversation: Conversation, teacher: Teacher) -> Calls:
-    recorded = 0
-
-    def ask(calls: Sequence[Call]) -> list[Answer]:
-        nonlocal recorded
-        answers = []
-        for call in calls:
-            answer = teacher.recorded(call)
-            if answer is None:
-                raise _NotRecorded
-            answers.append(answer)
-        recorded += len(answers)
-        return answers
-
-    try:
-        conversation.hold(ask)
-    except _NotRecorded:
-        to_come, pace = conversation.most - recorded, teacher.cache.seconds_per_answer
-        return Calls(recorded, to_come, to_come * (pace or 0.0), 0 if pace else to_come)
-    return Calls(recorded)
+def _chosen_later(config: ConfigDict) -> bool:
+    """Whether other sessions stand for those that the run will choose."""
+    return config.quantity.ratio < 1 and config.quantity.strategy == "difficulty"
 
 
 def _silent(text: str) -> None:

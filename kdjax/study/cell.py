@@ -310,7 +310,7 @@ class Cell:
         """Keep the patterns and rules that raise the untrained student's strict F1 on the domain's validation sessions.
 
         They are tried alone in the prompt, without demonstrations or other knowledge. One that judges pairs has its
-        head fitted to the states behind each prompt, as a run with that prompt would.
+        head fitted to the domain's states behind each prompt.
         """
         config, kept = self.config, {}
         for name, forms in cards.items():
@@ -340,7 +340,7 @@ class Cell:
         }
         rows = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in after]
         paths = [
-            (place(self.folder, name, form))
+            place(self.folder, name, form)
             for name, forms in cards.items()
             for form in forms
             for place in (card_path, dropped_path)

@@ -74,7 +74,8 @@ def _cell(config: ConfigDict, workdir: Path, name: str, fields: dict, against: s
     _update(plain, name, fields)
     if plain.job not in JOBS:
         raise InputError(f"study cell {name!r}: job={plain.job!r} cannot be a cell; choose from {', '.join(JOBS)}")
-    trains = plain.job == "run" and (plain.train.max_steps != 0 or plain.student.answer == "pairs")  # a head is fitted
+    fits = plain.student.answer == "pairs" and not plain.student.adapter  # a head, to the untrained states
+    trains = plain.job == "run" and (plain.train.max_steps != 0 or fits)
     seeds = config.study.seeds if trains else config.study.seeds[:1]
     return GridCell(name, fields, against, tuple(_run(plain, workdir, name, seed) for seed in seeds))
 

@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
 from kdjax.study import examples as asking
-from kdjax.study.calls import Calls, calls
+from kdjax.study.calls import CallCounter, Calls
 from kdjax.study.cell import load_domains
 from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
@@ -192,11 +192,14 @@ def plan(cells: Sequence[GridCell]) -> tuple[list[Work | None], list[Calls]]:
         InputError: as `work` does; names the cell.
     """
     works: list[Work | None] = []
+    asked: list[Calls] = []
+    counter = CallCounter()
     for cell in cells:
         waiting = next((run for run in cell.runs if not run.finished), None)
         try:
             works.append(work(waiting) if waiting else None)
+            to_come = (run for run in cell.runs if not run.finished)
+            asked.append(sum((counter(run, load_domains(run.config)) for run in to_come), Calls()))
         except InputError as error:
             raise InputError(f"study cell {cell.name!r}: {error}") from error
-    to_come = [[(run, load_domains(run.config)) for run in cell.runs if not run.finished] for cell in cells]
-    return works, calls(to_come)
+    return works, asked

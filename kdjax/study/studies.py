@@ -62,7 +62,13 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
     domains = {name: load_domains(one)[name] for name, one in named.items()}
     rows, cards = outcome(cells, domains, config.eval.max_sessions), cards_of(cells)
     texts = {
-        name: [c["text"] for file, of in cards.items() if file.split("/")[0] == name for c in of] for name in domains
+        name: [
+            c["text"]
+            for file, of in cards.items()
+            if file.split("/")[0] == name and not file.endswith("_dropped")
+            for c in of
+        ]
+        for name in domains
     }
     write_study(
         folder,
@@ -112,20 +118,24 @@ def uses(cells: list[GridCell]) -> dict[str, tuple[str, str]]:
 
 
 def cards_of(cells: list[GridCell]) -> dict[str, list[dict]]:
-    """By "domain/format" the cards of all runs, each once: with all its sources, the most support that a run found, and its mean effect."""
+    """By "domain/format" the cards of all runs, each once: with all its sources, the most support that a run found, and its
+    mean effect, also over runs that had it among the others of kept and dropped."""
     found: dict[str, dict[str, list[dict]]] = {}
     for one in (one for cell in cells for one in cell.runs):
         for path in sorted((one.folder / "knowledge").glob("*/*.jsonl")):
             for card in read_jsonl(path):
                 found.setdefault(f"{path.parent.name}/{path.stem}", {}).setdefault(card["id"], []).append(card)
-    return {name: [_joined(same) for same in cards.values()] for name, cards in found.items()}
+    effects: dict[str, list[float]] = {}
+    for card in chain(*(same for cards in found.values() for same in cards.values())):
+        if "effect" in card["checks"]:
+            effects.setdefault(card["id"], []).append(card["checks"]["effect"])
+    return {name: [_joined(same, effects.get(id, [])) for id, same in cards.items()] for name, cards in found.items()}
 
 
-def _joined(same: list[dict]) -> dict:
+def _joined(same: list[dict], effects: list[float]) -> dict:
     """One card as several runs have it."""
     sources = {name: [*dict.fromkeys(chain(*(card[name] for card in same)))] for name in ("sessions", "calls")}
     checks = {name: value for card in same for name, value in card["checks"].items()} | {"runs": len(same)}
-    effects = [card["checks"]["effect"] for card in same if "effect" in card["checks"]]
     if effects:
         checks["effect"] = fmean(effects)
     return same[0] | sources | {"support": max(card["support"] for card in same), "checks": checks}

@@ -70,12 +70,12 @@ class TeacherCache:
 
     @property
     def seconds_per_answer(self) -> float | None:
-        """How long this teacher's sealed answers took each, on whichever devices; None where there are none."""
-        if not (self.folder / "manifest.json").is_file():
-            return None
-        passes = read_manifest(self.folder)["passes"]
-        answers = sum(entry["answers"] for entry in passes)
-        return sum(run["seconds"] for entry in passes for run in entry["runs"]) / answers if answers else None
+        """How long this teacher's answers took each, on whichever devices; None where there are none."""
+        passes = read_manifest(self.folder)["passes"] if (self.folder / "manifest.json").is_file() else []
+        answers = sum(entry["answers"] for entry in passes) + len(self._pending)
+        seconds = sum(run["seconds"] for entry in passes for run in entry["runs"])
+        seconds += sum(entry["seconds"] for entry in self._provenance)
+        return seconds / answers if answers else None
 
     @property
     def damage(self) -> list[str]:

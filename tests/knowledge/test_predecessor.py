@@ -87,7 +87,15 @@ def test_no_session_asks_nothing():
 
 
 def test_intents_are_named_anew_where_the_correction_changed_bundles():
-    for corrected, times in (("[[4,3],[1,2]]", 2), ("[[1,2]]", 3)):
+    for corrected, times in (("[[4,3],[1,2]]", 2), ("[[1,2]]", 2), ("[[1,2],[1,3]]", 3)):
         dialogue, said = hold(scripted("[[1,2],[3,4]]", corrected))
         assert sum("intent of each bundle" in text for text in said) == times
-        assert dialogue.found and all(finding.kind in ("right", "missed") for finding in dialogue.found)
+        assert dialogue.intents == "A phone, well kept"
+
+
+def test_where_no_bundle_is_named_there_are_no_intents():
+    teacher = scripted("[[1,2],[3,4]]")
+    answer = teacher.reply
+    teacher.reply = lambda conversation: "none" if "other products" in conversation[-1][1] else answer(conversation)
+    dialogue, said = hold(teacher)
+    assert dialogue.text == "none" and dialogue.intents == "" and "other products" in said[-1]

@@ -1,6 +1,7 @@
 """Which teacher calls are still to be made; the endpoint is a local server without a model."""
 
 from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 from http_stand_in import Server, answer_to
@@ -8,10 +9,14 @@ from http_stand_in import Server, answer_to
 from configs import aicl as aicl_config
 from configs.sft_rules import get_config
 from kdjax.data import load_domain
+from kdjax.errors import InputError
+from kdjax.knowledge import AFTER_NEIGHBOUR, MOST_TURNS
 from kdjax.reporting import RunLog
-from kdjax.study.calls import Calls, calls, conversations
+from kdjax.study.calls import CallCounter, Calls, conversations
 from kdjax.study.distil import distil, open_config_teacher
 from kdjax.study.grid import Run
+from kdjax.teacher import open_teacher
+from kdjax.teacher.cache import read_manifest
 
 DOMAINS = {"demo": load_domain("demo", "", "demo")}
 
@@ -37,8 +42,9 @@ def run(server, tmp_path):
     return run
 
 
-def count(*cells):
-    return calls([[(one, DOMAINS) for one in cell] for cell in cells])
+def count(*runs: Run) -> list[Calls]:
+    counter = CallCounter()
+    return [counter(one, DOMAINS) for one in runs]
 
 
 def teach(one: Run) -> None:
@@ -48,21 +54,26 @@ def teach(one: Run) -> None:
 
 def test_before_anything_is_asked_all_is_to_come_and_nobody_knows_how_long(run, server):
     first = run("first", knowledge__reflections=8)
-    assert count([first]) == [Calls(to_come=8 * 4, unknown=8 * 4)] and not server.seen
+    assert count(first) == [Calls(to_come=8 * 4, unknown=8 * 4)] and not server.seen
 
 
-def test_what_is_recorded_is_told_by_its_last_turn(run, server):
+def test_what_is_recorded_is_found_turn_by_turn(run, server, tmp_path):
     teach(run("first", knowledge__reflections=3))
     asked = len(server.seen)
-    [found] = count([run("second", knowledge__reflections=8)])
-    assert found.recorded == asked and found.to_come == 5 * 4 and found.unknown == 0 < found.seconds
+    [found] = count(run("second", knowledge__reflections=8))
+    assert found.recorded == asked and found.to_come == 5 * 4 and found.unknown == 0
+    with open_teacher("replay", "tiny", tmp_path / "cache") as teacher:
+        assert found.seconds == pytest.approx(20 * teacher.cache.seconds_per_answer) and found.seconds > 0
+        passes = read_manifest(teacher.cache.folder)["passes"]
+        took = sum(part["seconds"] for one in passes for part in one["runs"])
+        assert teacher.cache.seconds_per_answer == pytest.approx(took / asked)
     assert len(server.seen) == asked
 
 
 def test_what_runs_share_counts_with_the_first(run):
     more, fewer = run("more", knowledge__reflections=8), run("fewer", knowledge__reflections=3)
     longer = run("longer", knowledge__reflections=3, knowledge__max_new_tokens=9)
-    assert [one.to_come for one in count([more, fewer], [fewer], [longer])] == [32, 0, 12]
+    assert [one.to_come for one in count(more, fewer, longer)] == [32, 0, 12]
 
 
 def test_cards_on_disk_and_cells_without_a_teacher_ask_nothing(run):
@@ -71,24 +82,48 @@ def test_cards_on_disk_and_cells_without_a_teacher_ask_nothing(run):
     untaught = run("other", knowledge__formats=("patterns",))
     statistics = run("statistics")
     statistics.config.teacher.kind = "annotations"
-    assert count([one, untaught, statistics]) == [Calls()]
+    assert count(one, untaught, statistics) == [Calls()] * 3
 
 
 def test_thoughts_are_a_call_for_each_session(run):
     one = run("first", knowledge__formats=("thoughts",), knowledge__thoughts=5)
-    assert count([one]) == [Calls(to_come=5, unknown=5)]
+    assert count(one) == [Calls(to_come=5, unknown=5)]
+
+
+def test_a_sample_is_asked_about_its_own(run):
+    thoughts = {"knowledge__formats": ("thoughts",), "knowledge__thoughts": 40}
+    whole = [*conversations(run("whole", **thoughts), DOMAINS)]
+    for uses in (("knowledge",), ("training",)):
+        sample = run("sample", **thoughts, quantity__ratio=0.25, quantity__applies_to=uses)
+        asked = [*conversations(sample, DOMAINS)]
+        assert asked == whole if uses == ("training",) else 1 < len(asked) < 40 and {*asked} < {*whole}
+
+
+def test_a_replay_that_lacks_an_answer_is_an_error_before_anything_runs(run):
+    teach(run("first", knowledge__reflections=3))
+    second = run("second", knowledge__reflections=8)
+    second.config.teacher.kind = "replay"
+    with pytest.raises(InputError, match="calls are not in the cache"):
+        count(second)
 
 
 def test_dialogues_of_aicl_are_replayed_too(run, server):
     one = run("aicl", aicl_config.get_config("smoke"), eval__max_sessions=2)
-    [before] = count([one])
-    assert before.to_come == before.unknown and before.to_come % 2 == 0
+    [before] = count(one)
+    assert before == Calls(to_come=2 * MOST_TURNS, unknown=2 * MOST_TURNS)
     with open_config_teacher(one.config, print) as teacher:
         for dialogue in conversations(one, DOMAINS):
             dialogue.hold(teacher.ask)
     asked = len(server.seen)
-    [after] = count([one])
+    [after] = count(one)
     assert (after.recorded, after.to_come) == (asked, 0) and len(server.seen) == asked
     encoded = one.config.copy_and_resolve_references()
     encoded.prompting.encoder = "read-later"
-    assert count([replace(one, config=encoded)])[0].to_come == before.to_come
+    assert count(replace(one, config=encoded)) == [replace(after, recorded=0, to_come=2 * MOST_TURNS, seconds=ANY)]
+
+
+def test_dialogues_with_one_neighbour_share_what_is_said_of_it(run, monkeypatch):
+    one = run("aicl", aicl_config.get_config("smoke"), eval__max_sessions=2)
+    near = DOMAINS["demo"].splits["train"][0]
+    monkeypatch.setattr("kdjax.study.calls.Neighbours", lambda sessions: lambda session, k: [near])
+    assert count(one)[0].to_come == MOST_TURNS + AFTER_NEIGHBOUR

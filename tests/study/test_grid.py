@@ -43,8 +43,9 @@ def test_a_grid_that_cannot_be_run_names_its_cell(config, message, tmp_path):
 def test_seeds_are_for_cells_that_are_trained_or_have_a_head_fitted(tmp_path):
     writes = {"student__answer": "text", "eval__orders": 1}
     cells = cell("a"), cell("b", "a", train__max_steps=0, **writes), cell("frozen", train__max_steps=0)
-    trained, untrained, frozen = grid(cells_of(*cells), tmp_path)
-    assert len(frozen.runs) == 3
+    given = cell("given", train__max_steps=0, student__adapter="runs/one/adapter")
+    trained, untrained, frozen, one = grid(cells_of(*cells, given), tmp_path)
+    assert len(frozen.runs) == 3 and len(one.runs) == 1
     assert [run.seed for run in trained.runs] == [run.config.seed for run in trained.runs] == [0, 1, 2]
     assert [run.seed for run in untrained.runs] == [0] and untrained.against == "a"
     assert all(run.config.job == "run" and "study" not in run.config for run in trained.runs + untrained.runs)

@@ -59,7 +59,8 @@ def cells(tmp_path):
     for one, say in zip(found, (lambda _: whole, mixed, lambda _: right), strict=True):
         for run in one.runs:
             answer(run, domain, say(run.seed))
-    answer(found[0].runs[0], domain, right, "predictions_before.jsonl")
+    for run in found[0].runs:
+        answer(run, domain, (right, right, whole)[run.seed], "predictions_before.jsonl")
     return found, domain
 
 
@@ -82,7 +83,9 @@ def test_a_row_is_the_cells_score_over_its_seeds(cells):
     f1 = [one["strict"]["f1"] for one in seeds]
     assert of(rows, "mixed", "demo")["f1"] == pytest.approx(np.mean(f1), abs=0.01)
     assert of(rows, "mixed", "demo")["sd"] == pytest.approx(np.std(f1, ddof=1))
-    assert of(rows, "right", "demo")["f1"] == of(rows, FROZEN, "demo")["f1"] == 1.0
+    assert of(rows, "right", "demo")["f1"] == 1.0
+    frozen, wrong = of(rows, FROZEN, "demo"), expected["strict"]["f1"]  # right with two of three seeds
+    assert frozen["seeds"] == 3 and frozen["sd"] == pytest.approx(np.std([1, 1, wrong], ddof=1))
 
 
 def test_differences_are_to_the_reference_and_corrected_together(cells):
@@ -168,7 +171,12 @@ def test_cards_of_all_runs_are_there_once(cells):
         }
         rows = [of_run | {"text": "same", "id": "both"}, of_run | {"text": "same", "id": str(run.seed)}]
         (folder / "rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        dropped = of_run | {"text": "same", "id": "2", "checks": {"effect": -0.5 * run.seed}}
+        (folder / "rules_dropped.jsonl").write_text(json.dumps(dropped) + "\n" if run.seed < 2 else "")
+    (dropped,) = cards_of(found)["demo/rules_dropped"]
     cards = cards_of(found)["demo/rules"]
+    assert dropped["checks"] == {"effect": pytest.approx((-0.75 - 0.5 - 0.0) / 3), "runs": 2}
+    assert cards[3]["checks"] == {"effect": dropped["checks"]["effect"], "runs": 1}  # kept by one run of three
     assert [card["id"] for card in cards] == ["both", "0", "1", "2"]  # thoughts of two sessions may read alike
     assert cards[0]["sessions"] == ["s", "0", "1", "2"] and cards[0]["calls"] == ["call 0", "call 1", "call 2"]
     assert (
