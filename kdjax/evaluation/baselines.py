@@ -29,9 +29,9 @@ def run_baselines(
     """What each baseline predicts for each test session of one domain: {name: one `Prediction` per session}.
 
     The two that compare titles weigh their words over the products of all three splits (titles only, never bundles), so
-    give whole splits and select sessions afterwards. `tf-idf components` and TRAINED read bundles of `validation` to tune a threshold (of `train` if
-    that is empty); TRAINED learns from `train` alone, everything else reads no bundles. What was found for the same sessions
-    before, as in the runs of a study, is not found again.
+    give whole splits and select sessions afterwards. `tf-idf components` and TRAINED read bundles of `validation` to
+    tune a threshold (of `train` if that is empty); TRAINED learns from `train` alone, everything else reads no bundles.
+    What was found for the same sessions before, as in the runs of a study, is not found again.
     """
     return dict(_baselines(tuple(train), tuple(validation), tuple(test)))
 

@@ -14,7 +14,7 @@ from kdjax.prompting import Neighbours
 from kdjax.study.distil import drawn, open_config_teacher, to_teach
 from kdjax.study.examples import spread
 from kdjax.study.grid import Run
-from kdjax.study.quantity import foreseen
+from kdjax.study.quantity import foreseen, measures_difficulty
 from kdjax.teacher import Answer, Call, Teacher
 
 
@@ -67,7 +67,9 @@ class CallCounter:
     """Counts the teacher calls of one run after the other; what runs have in common counts with the first."""
 
     def __init__(self):
-        self._teachers: dict[FrozenConfigDict, Teacher] = {}  # never started, so there is nothing to close
+        self._teachers: dict[
+            FrozenConfigDict, tuple[Teacher, float | None]
+        ] = {}  # with their pace; never started, nothing to close
         self._held: set[tuple] = set()
         self._keys: set[str] = set()  # of recorded answers
 
@@ -81,8 +83,9 @@ class CallCounter:
 
     def _count(self, one: Conversation, config: ConfigDict) -> Calls:
         if one.teacher not in self._teachers:
-            self._teachers[one.teacher] = open_config_teacher(config, _silent)
-        teacher = self._teachers[one.teacher]
+            opened = open_config_teacher(config, _silent)
+            self._teachers[one.teacher] = opened, opened.cache.seconds_per_answer
+        teacher, pace = self._teachers[one.teacher]
         who = teacher.cache.folder, one.max_new_tokens, one.form, one.domain
         if (*who, one.session, one.neighbour) in self._held:
             return Calls()
@@ -95,7 +98,7 @@ class CallCounter:
             for call in calls:
                 answer = teacher.recorded(call)
                 if answer is None:
-                    if config.teacher.kind == "replay" and not _chosen_later(config):
+                    if config.teacher.kind == "replay" and not measures_difficulty(config):
                         teacher.ask([call])  # an error, which says what is not recorded
                     raise _NotRecorded
                 recorded.add(answer.key)
@@ -109,7 +112,6 @@ class CallCounter:
             to_come = (AFTER_NEIGHBOUR if begun else one.most) - len(recorded - self._keys)
         new = len(recorded - self._keys)
         self._keys |= recorded
-        pace = teacher.cache.seconds_per_answer if to_come else None
         return Calls(new, to_come, to_come * (pace or 0.0), 0 if pace else to_come)
 
 
@@ -130,8 +132,7 @@ def conversations(run: Run, domains: Mapping[str, Domain]) -> Iterator[Conversat
         return
     for name, domain in foreseen(config, domains, "knowledge").items():
         for form in taught[name]:
-            count = config.knowledge.reflections if form == "rules" else config.knowledge.thoughts
-            for session in drawn(config, domain, domains[name], count):
+            for session in drawn(config, domain, domains[name], form):
                 yield Conversation(*who, form, name, session)
 
 
@@ -144,11 +145,6 @@ def _nearest(config: ConfigDict, domain: Domain, asked: Sequence[Session]) -> It
 
 class _NotRecorded(Exception):
     """A call that the teacher was never asked."""
-
-
-def _chosen_later(config: ConfigDict) -> bool:
-    """Whether other sessions stand for those that the run will choose."""
-    return config.quantity.ratio < 1 and config.quantity.strategy == "difficulty"
 
 
 def _silent(text: str) -> None:

@@ -20,6 +20,7 @@ from kdjax.study.settings import teacher_cache
 from kdjax.teacher import Teacher, check_cache_dir, open_teacher
 
 Cards = dict[str, list[Card]]  # by format
+DROPPED = "_dropped"  # behind the format in the name of a file whose cards no student is told
 
 
 def card_path(workdir: Path, domain: str, form: str) -> Path:
@@ -29,7 +30,7 @@ def card_path(workdir: Path, domain: str, form: str) -> Path:
 
 def dropped_path(workdir: Path, domain: str, form: str) -> Path:
     """Where those cards are that did not raise the score on validation, if they were tried."""
-    return card_path(workdir, domain, f"{form}_dropped")
+    return card_path(workdir, domain, form + DROPPED)
 
 
 def to_teach(config: ConfigDict, workdir: Path, domain: str) -> list[str]:
@@ -51,11 +52,12 @@ def without_teacher(
     """The cards of every domain that are on disk already, or come from the training sessions alone. Writes nothing."""
     ready: dict[str, Cards] = {name: {} for name in domains}
     for name, domain in domains.items():
+        taught = to_teach(config, workdir, name)
         for form in config.knowledge.formats:
             path = card_path(workdir, name, form)
             if path.is_file():
                 ready[name][form] = knowledge.read_cards(path)
-            elif form not in to_teach(config, workdir, name):
+            elif form not in taught:
                 ready[name][form] = _extract(config, domain, whole[name], form, None, count_tokens, say)
     return ready
 
@@ -147,10 +149,10 @@ def _extract(
     if form == "rules":
         if ask is None:
             return knowledge.annotation_rule_cards(train, domain.name, **budget)
-        sessions = drawn(config, domain, whole, settings.reflections)
+        sessions = drawn(config, domain, whole, form)
         candidates = knowledge.reflect(sessions, ask, max_new_tokens=settings.max_new_tokens, log=say)
         return knowledge.merge_rules(candidates, domain.name, **budget)
-    sessions = drawn(config, domain, whole, settings.thoughts)
+    sessions = drawn(config, domain, whole, form)
     if ask is None:
         return knowledge.annotation_thoughts(sessions, domain.name, count_tokens=count_tokens)
     return knowledge.think(
@@ -158,9 +160,10 @@ def _extract(
     )
 
 
-def drawn(config: ConfigDict, domain: Domain, whole: Domain, count: int) -> list[Session]:
-    """Which sessions the teacher is asked about: those in `domain` of `count` that are drawn from the `whole` (0: all),
-    but one at least."""
+def drawn(config: ConfigDict, domain: Domain, whole: Domain, form: str) -> list[Session]:
+    """Which sessions the teacher is asked about, for rules or thoughts: those in `domain` of as many as the config says
+    (0: all), drawn from the `whole`, but one at least."""
+    count = {"rules": config.knowledge.reflections, "thoughts": config.knowledge.thoughts}[form]
     sample, all_sessions = domain.splits["train"], whole.splits["train"]
     how = {"strategy": config.knowledge.strategy, "seed": config.seed}
     chosen = knowledge.sample_sessions(all_sessions, count=min(count or len(all_sessions), len(all_sessions)), **how)

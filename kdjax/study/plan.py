@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from kdjax.data import Domain
 from kdjax.errors import InputError
 from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
@@ -20,7 +21,7 @@ from kdjax.study.cell import load_domains
 from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
-from kdjax.study.quantity import foreseen
+from kdjax.study.quantity import foreseen, measures_difficulty
 from kdjax.study.settings import USES, lora_config, train_settings
 from kdjax.training import PairRows, Rows, plan_groups
 
@@ -53,13 +54,13 @@ class Work:
         return flops / (SHARE * rate)
 
 
-def work(run: Run) -> Work:
-    """Count what a run takes, from its first example to its last answer.
+def work(run: Run, domains: Mapping[str, Domain]) -> Work:
+    """Count what a run on these data takes, from its first example to its last answer.
 
     Raises:
         InputError: as `prepare` does; nothing of it would be found out later.
     """
-    config, domains = run.config, load_domains(run.config)
+    config = run.config
     if config.job == "aicl":
         check_aicl(config, domains)
         return Work(0, 0, 0, 0, 0, 0, 0)
@@ -81,7 +82,7 @@ def work(run: Run) -> Work:
         prompts = asking.questions(config, teller, domains, split).prompts
         read += times * config.eval.orders * _fed(prompts, kind)
         answers += times * len(prompts)
-    if config.quantity.ratio < 1 and config.quantity.strategy == "difficulty":
+    if measures_difficulty(config):
         read += _fed(asking.training_set(config, teller, domains, prepared.ready)[0], Rows)
     return Work(
         steps,
@@ -186,7 +187,8 @@ def _pace(asked: Calls) -> str:
 
 
 def plan(cells: Sequence[GridCell]) -> tuple[list[Work | None], list[Calls]]:
-    """The work of a run of each cell that is not finished, by its first unfinished seed; and the teacher calls of all its runs to come.
+    """The work of a run of each cell that is not finished, by its first unfinished seed; and the teacher calls of all its
+    runs to come.
 
     Raises:
         InputError: as `work` does; names the cell.
@@ -195,11 +197,11 @@ def plan(cells: Sequence[GridCell]) -> tuple[list[Work | None], list[Calls]]:
     asked: list[Calls] = []
     counter = CallCounter()
     for cell in cells:
-        waiting = next((run for run in cell.runs if not run.finished), None)
+        waiting = [run for run in cell.runs if not run.finished]
         try:
-            works.append(work(waiting) if waiting else None)
-            to_come = (run for run in cell.runs if not run.finished)
-            asked.append(sum((counter(run, load_domains(run.config)) for run in to_come), Calls()))
+            domains = load_domains(waiting[0].config) if waiting else {}
+            works.append(work(waiting[0], domains) if waiting else None)
+            asked.append(sum((counter(run, domains) for run in waiting), Calls()))
         except InputError as error:
             raise InputError(f"study cell {cell.name!r}: {error}") from error
     return works, asked

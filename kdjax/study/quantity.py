@@ -35,9 +35,7 @@ def choose(
     """
     if config.quantity.ratio == 1.0:
         return {use: dict(domains) for use in USES}
-    hard = (
-        _difficulty(config, domains, folder, shared, measure, log) if config.quantity.strategy == "difficulty" else None
-    )
+    hard = _difficulty(config, domains, folder, shared, measure, log) if measures_difficulty(config) else None
     chosen = {use: sampled(config, domains, use, hard) for use in USES}
     ids = {
         use: {name: [session.id for session in domain.splits["train"]] for name, domain in sample.items()}
@@ -94,6 +92,11 @@ def sampled(
         return replace(domain, splits={**domain.splits, "train": chosen})
 
     return {name: sample(domain) for name, domain in domains.items()}
+
+
+def measures_difficulty(config: ConfigDict) -> bool:
+    """Whether the sample is chosen by what the untrained student is asked first."""
+    return config.quantity.ratio < 1 and config.quantity.strategy == "difficulty"
 
 
 def foreseen(config: ConfigDict, domains: Mapping[str, Domain], use: str) -> dict[str, Domain]:

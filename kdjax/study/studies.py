@@ -13,6 +13,7 @@ from kdjax.errors import InputError
 from kdjax.reporting import read_jsonl, write_study
 from kdjax.reporting.runlog import plain_console
 from kdjax.study.cell import load_domains, run
+from kdjax.study.distil import DROPPED
 from kdjax.study.grid import GridCell, grid
 from kdjax.study.outcome import outcome
 from kdjax.study.plan import matmul_rate, plan, plan_table
@@ -37,9 +38,11 @@ def study(config: ConfigDict, workdir: str) -> None:
     """
     folder, console = Path(workdir), plain_console()
     cells = grid(config, folder)
-    for one in (one for cell in cells for one in cell.runs):
+    for cell in cells:
         try:
-            check_workdir(one.folder, one.config, load_domains(one.config))
+            domains = load_domains(cell.runs[0].config)
+            for one in cell.runs:
+                check_workdir(one.folder, one.config, domains)
         except InputError as error:
             raise InputError(f"{error}; or delete that folder, if the data was put right since") from error
     console.print(plan_table(cells, *plan(cells), matmul_rate()))
@@ -65,7 +68,7 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
         name: [
             c["text"]
             for file, of in cards.items()
-            if file.split("/")[0] == name and not file.endswith("_dropped")
+            if file.split("/")[0] == name and not file.endswith(DROPPED)
             for c in of
         ]
         for name in domains

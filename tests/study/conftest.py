@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from http_stand_in import Server, answer_to
 from study_helpers import SMOKE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +51,12 @@ def finished(launch, tmp_path_factory):
     process = launch(*SMOKE, f"--workdir={workdir}")
     assert process.returncode == 0, process.stderr[-3000:]
     return workdir, process.stdout
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A local endpoint without a model, for a teacher over HTTP."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        server.answer = answer_to
+        yield server

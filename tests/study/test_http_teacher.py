@@ -1,7 +1,7 @@
 """Rules from a teacher over HTTP, as a run distils them; the endpoint is a local server without a model."""
 
 import pytest
-from http_stand_in import Reply, Server, answer_to
+from http_stand_in import Reply, answer_to
 
 from configs.sft_rules import get_config
 from kdjax.data import load_domain
@@ -22,11 +22,9 @@ def teach(prompt: str) -> dict:
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        server.answer = teach
-        yield server
+def server(server):
+    server.answer = teach
+    return server
 
 
 @pytest.fixture

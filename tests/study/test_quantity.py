@@ -50,17 +50,19 @@ def test_a_sample_applies_to_what_it_is_for(domains):
 def test_a_sample_yields_its_share_of_the_knowledge(domains):
     """The teacher is asked about those in the sample of the sessions that it would be asked about without; nested, as samples are."""
     config, before = base("x"), set()
+    config.knowledge.update(reflections=80, thoughts=0)
     for ratio in (0.1, 0.25, 0.5, 1.0):
         config.quantity.ratio = ratio
         shown = sampled(config, domains, "knowledge")["demo"]
-        asked = {session.id for session in drawn(config, shown, domains["demo"], 80)}
+        asked = {session.id for session in drawn(config, shown, domains["demo"], "rules")}
         assert before <= asked <= set(ids({"demo": shown}))
         assert abs(len(asked) - 80 * ratio) < 12
         before = asked
     assert len(before) == 80
-    assert len(drawn(config, domains["demo"], domains["demo"], 0)) == len(ids(domains))
+    assert len(drawn(config, domains["demo"], domains["demo"], "thoughts")) == len(ids(domains))
+    config.knowledge.reflections = 1
     few = sampled_to(domains["demo"], 3)
-    assert len(drawn(config, few, domains["demo"], 1)) == 1  # though the one that was drawn is not among them
+    assert len(drawn(config, few, domains["demo"], "rules")) == 1  # though the one that was drawn is not among them
 
 
 def test_difficulty_is_the_mean_loss_of_the_answers_tokens(domains, tmp_path):
