@@ -11,20 +11,9 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain, describe, load_domain
 from kdjax.decoding import StateReader
-from kdjax.errors import InputError
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.prompting import Example
-from kdjax.reporting import (
-    Progress,
-    RunLog,
-    headline,
-    read_json,
-    read_jsonl,
-    results_table,
-    write_json,
-    write_jsonl,
-    write_report,
-)
+from kdjax.reporting import Progress, RunLog, write_jsonl
 from kdjax.student import (
     PAIR_HEAD,
     PairHead,
@@ -37,8 +26,9 @@ from kdjax.study import examples as asking
 from kdjax.study import team
 from kdjax.study.answering import Judged, Written, answerer
 from kdjax.study.difficulty import difficulty
-from kdjax.study.distil import Cards, card_path, distil, dropped_path, nothing_found, without_teacher
+from kdjax.study.distil import Cards, card_path, distil, dropped_path, without_teacher
 from kdjax.study.export import export_adapter, load_adapter_head
+from kdjax.study.finished import finish, notes, show, shown_if_finished
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import Chosen, Difficulty, choose
 from kdjax.study.scores import FROZEN, prediction_rows, read_predictions, results, scores
@@ -157,8 +147,7 @@ class Cell:
                 export_adapter(self.folder / "adapter", student, head, teller, form, about, self.parallel)
         metrics = results(self.domains, config.eval.max_sessions, predicted)
         metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
-        self._report(metrics, counts.history, after, test, cards)
-        write_json(self.folder / "metrics.json", metrics)
+        finish(config, self.folder, self.domains, metrics, counts.history, after, notes(config, cards))
 
     def _initial(self, student: Student, examples: Sequence[Example], keep: bool = True) -> dict:
         """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to
@@ -330,72 +319,3 @@ class Cell:
                     write_cards(dropped_path(self.folder, name, form), dropped)
                     write_cards(card_path(self.folder, name, form), kept[name][form])
         return kept
-
-    def _report(
-        self, metrics: dict, history: list[dict], after: list[dict], test: Questions, cards: Mapping[str, Cards]
-    ) -> None:
-        titles = {
-            (domain, session.id): list(session.titles)
-            for domain, session in zip(test.domains, test.sessions, strict=True)
-        }
-        rows = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in after]
-        paths = [
-            place(self.folder, name, form)
-            for name, forms in cards.items()
-            for form in forms
-            for place in (card_path, dropped_path)
-        ]
-        files = {f"{path.parent.name}/{path.stem}": read_jsonl(path) for path in paths if path.is_file()}
-        write_report(
-            self.folder / "report.html",
-            {"name": self.config.name} | record(self.folder),
-            metrics,
-            history,
-            rows,
-            files,
-            self._notes(cards),
-        )
-
-    def _notes(self, cards: Mapping[str, Cards]) -> list[str]:
-        notes = [f"{nothing_found(name, form)}." for name, forms in cards.items() for form in forms if not forms[form]]
-        taught = set(self.config.knowledge.formats) & {"rules", "thoughts"} and self.config.teacher.kind == "hf"
-        if taught and self.config.teacher.source == self.config.student.source:
-            notes.append("The teacher is the student's own model, a stand-in; a real study names a real teacher.")
-        if self.config.student.source == "tiny-random":
-            notes.append("The student has two layers of random weights: these numbers only show that the program runs.")
-        if self.config.eval.constraint != "none" and self.config.student.answer == "text":
-            notes.append(
-                f"Answers were constrained (eval.constraint={self.config.eval.constraint}); the paper's setting is none."
-            )
-        return notes
-
-
-def shown_if_finished(config: ConfigDict, folder: Path) -> bool:
-    """Whether the run in `folder` is finished; if so its table is said."""
-    if not (folder / "metrics.json").is_file():
-        return False
-    read_metrics(folder)  # or an error, before anything is written to its log
-    with RunLog(folder) as log:
-        log.say(f"{config.name} → {folder}, finished")
-        show(folder, log)
-    return True
-
-
-def show(folder: Path, log: RunLog) -> None:
-    """Say the table of a finished run."""
-    metrics = read_metrics(folder)
-    log.say(results_table(metrics))
-    log.say(headline(metrics))
-    log.say(f"report: {folder / 'report.html'}")
-
-
-def read_metrics(folder: Path) -> dict:
-    """The metrics.json of a finished run."""
-    path = folder / "metrics.json"
-    try:
-        metrics = read_json(path)
-        if not all(isinstance(metrics.get(name), dict) for name in ("test", "domains")):
-            raise InputError(f"{path}: test or domains is missing")
-    except InputError as error:
-        raise InputError(f"{error}; delete it, and the same command makes it again") from error
-    return metrics

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from kdjax import knowledge
 from kdjax.data import Domain, Session
 from kdjax.knowledge import Ask, Card, CountTokens, Log
-from kdjax.reporting import Progress, RunLog
+from kdjax.reporting import Progress, RunLog, read_jsonl
 from kdjax.study.settings import teacher_cache
 from kdjax.teacher import Teacher, check_cache_dir, open_teacher
 
@@ -31,6 +31,11 @@ def card_path(workdir: Path, domain: str, form: str) -> Path:
 def dropped_path(workdir: Path, domain: str, form: str) -> Path:
     """Where those cards are that did not raise the score on validation, if they were tried."""
     return card_path(workdir, domain, form + DROPPED)
+
+
+def card_files(workdir: Path) -> dict[str, list[dict]]:
+    """By "domain/format" the rows of a run's card files, those of dropped cards included."""
+    return {f"{path.parent.name}/{path.stem}": read_jsonl(path) for path in sorted(workdir.glob("knowledge/*/*.jsonl"))}
 
 
 def to_teach(config: ConfigDict, workdir: Path, domain: str) -> list[str]:

@@ -9,13 +9,14 @@ from kdjax.data import Domain, describe, prove_sources
 from kdjax.errors import InputError
 from kdjax.knowledge import MOST_TURNS, aicl
 from kdjax.prompting import Neighbours
-from kdjax.reporting import RunLog, write_json, write_jsonl, write_report
-from kdjax.study.cell import load_domains, show, shown_if_finished
+from kdjax.reporting import RunLog, write_jsonl
+from kdjax.study.cell import load_domains
 from kdjax.study.distil import asking, open_config_teacher
 from kdjax.study.examples import check_splits, spread
+from kdjax.study.finished import finish, show, shown_if_finished
 from kdjax.study.scores import prediction_row, results
 from kdjax.study.settings import check
-from kdjax.study.workdir import check_workdir, claim, record, stage, stage_seconds
+from kdjax.study.workdir import check_workdir, claim, stage, stage_seconds
 from kdjax.training import Counts
 
 
@@ -63,11 +64,8 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         write_jsonl(folder / "predictions.jsonl", rows)
         metrics = results(domains, config.eval.max_sessions, {"after": rows})
         metrics |= {"train": Counts().counts(), "time": stage_seconds(folder)}
-        titles = {(name, s.id): list(s.titles) for name, domain in domains.items() for s in domain.splits["test"]}
-        shown = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in rows]
-        notes = [f"AICL asks the teacher about every test session, in dialogues of at most {MOST_TURNS} turns."]
-        write_report(folder / "report.html", {"name": config.name} | record(folder), metrics, [], shown, {}, notes)
-        write_json(folder / "metrics.json", metrics)
+        about = f"AICL asks the teacher about every test session, in dialogues of at most {MOST_TURNS} turns."
+        finish(config, folder, domains, metrics, [], rows, [about])
         show(folder, log)
 
 

@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from kdjax.data import leak_counts
 from kdjax.errors import InputError
-from kdjax.reporting import read_jsonl, write_study
+from kdjax.reporting import write_study
 from kdjax.reporting.runlog import plain_console
 from kdjax.study.cell import load_domains, run
-from kdjax.study.distil import DROPPED
+from kdjax.study.distil import DROPPED, card_files
 from kdjax.study.grid import GridCell, grid
 from kdjax.study.outcome import outcome
 from kdjax.study.plan import matmul_rate, plan, plan_table
@@ -125,9 +125,9 @@ def cards_of(cells: list[GridCell]) -> dict[str, list[dict]]:
     mean effect, also over runs that had it among the others of kept and dropped."""
     found: dict[str, dict[str, list[dict]]] = {}
     for one in (one for cell in cells for one in cell.runs):
-        for path in sorted((one.folder / "knowledge").glob("*/*.jsonl")):
-            for card in read_jsonl(path):
-                found.setdefault(f"{path.parent.name}/{path.stem}", {}).setdefault(card["id"], []).append(card)
+        for name, rows in card_files(one.folder).items():
+            for card in rows:
+                found.setdefault(name, {}).setdefault(card["id"], []).append(card)
     effects: dict[str, list[float]] = {}
     for card in chain(*(same for cards in found.values() for same in cards.values())):
         if "effect" in card["checks"]:

@@ -2,12 +2,16 @@
 
 import csv
 import importlib
+import json
 import os
 import signal
 
 import pytest
 
+from configs import study_format, study_quantity
 from configs.study_use import CELLS
+from kdjax.data import load_domain
+from kdjax.reporting import write_jsonl
 
 
 def finished(workdir):
@@ -21,15 +25,62 @@ def test_a_dry_run_plans_and_writes_nothing(launch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("question", ["format", "quantity"])
-def test_the_other_studies_run(launch, tmp_path, question):
+@pytest.fixture
+def two_domains(tmp_path):
+    """The flags of a study over two domains: the demo, cut in two."""
+    demo = load_domain("demo", "", "demo")
+    for part, name in enumerate(("north", "south")):
+        products, sessions = {}, []
+        for split, all_sessions in demo.splits.items():
+            for one in all_sessions[part:40:2]:
+                items = zip(one.items, one.titles, one.categories, strict=True)
+                products |= {item: {"id": item, "title": title, "categories": paths} for item, title, paths in items}
+                bundles = [[one.items[index] for index in bundle] for bundle in one.bundles]
+                sessions.append({"id": one.id, "items": one.items, "bundles": bundles, "split": split})
+        write_jsonl(tmp_path / "data" / name / "items.jsonl", products.values())
+        write_jsonl(tmp_path / "data" / name / "sessions.jsonl", sessions)
+    root = tmp_path / "data"
+    return ["--config.data.source=jsonl", f"--config.data.root={root}", "--config.data.domains=('north','south')"]
+
+
+def rows_of(workdir):
+    return list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
+
+
+def examples(workdir, cell):
+    file = next(workdir.glob(f"cells/{cell.replace(' ', '-')}-seed*/examples/train.jsonl"))
+    return map(json.loads, file.read_text().splitlines())
+
+
+def test_a_study_of_formats_runs(launch, tmp_path):
     workdir = tmp_path / "run"
-    process = launch(f"study_{question}.py:smoke", f"--workdir={workdir}", "--config.eval.max_sessions=2")
+    process = launch("study_format.py:smoke", f"--workdir={workdir}", "--config.eval.max_sessions=2")
     assert process.returncode == 0, process.stderr[-3000:]
-    cells = importlib.import_module(f"configs.study_{question}").get_config("smoke").study.cells
-    rows = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
-    assert [row["name"] for row in rows if row["kind"] == "cell"] == [name for name, _, _ in cells]
+    cells = study_format.get_config("smoke").study.cells
+    assert [row["name"] for row in rows_of(workdir) if row["kind"] == "cell"] == [name for name, _, _ in cells]
     assert all((workdir / name).is_file() for name in ("study.md", "study.tex", "report.html"))
+
+
+def test_a_study_of_quantity_runs_over_two_domains(launch, tmp_path, two_domains):
+    """Each domain has its rows, all of them have some together, and each domain alone is a cell, of that domain's table."""
+    workdir = tmp_path / "run"
+    process = launch("study_quantity.py:smoke", f"--workdir={workdir}", "--config.eval.max_sessions=2", *two_domains)
+    assert process.returncode == 0, process.stderr[-3000:]
+    both = [name for name, _, _ in study_quantity.get_config("smoke").study.cells]
+    found = {label: [] for label in ("north", "south", "all domains")}
+    for row in rows_of(workdir):
+        if row["kind"] == "cell":
+            found[row["domain"]].append(row["name"])
+    all_of_it = "knowledge of all domains"
+    assert found["all domains"] == [*both, all_of_it]
+    assert {name: found[name] for name in ("north", "south")} == {
+        name: [*both, f"{name} alone", all_of_it] for name in ("north", "south")
+    }
+    told = {
+        cell: {one["prompt"].split("<|im_start|>user")[0] for one in examples(workdir, cell)}
+        for cell in (both[0], all_of_it)
+    }
+    assert len(told[both[0]]) == 2 and len(told[all_of_it]) == 1  # what stands before the products
 
 
 @pytest.mark.parametrize("question", ["format", "quantity", "use"])
@@ -59,7 +110,7 @@ def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     assert "run 1 of 2: fine-tuned, seed 0" in again.stdout
     after = finished(workdir)
     assert len(after) == 5 and all(after[name] == when for name, when in before.items())
-    rows = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
+    rows = rows_of(workdir)
     names = [name for name, _, _ in CELLS]
     assert [row["name"] for row in rows if row["kind"] == "cell"] == [*names[:3], *names[-2:]]
     assert {"whole session", "pair classifier", "frozen student"} <= {row["name"] for row in rows}
