@@ -33,7 +33,7 @@ from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import Chosen, Difficulty, choose
 from kdjax.study.scores import FROZEN, prediction_rows, read_predictions, results, scores
 from kdjax.study.settings import check, devices, train_settings
-from kdjax.study.telling import Questions, Teller, contexts, fingerprint
+from kdjax.study.telling import Questions, Teller, contexts, fingerprint, head_fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Counts, Parallel, Preempted, Training, pair_labels, preview
 
@@ -139,7 +139,7 @@ class Cell:
                 student, answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
             )
         if config.student.answer == "text" and not config.student.adapter:  # one that judges pairs begins as this one
-            predicted[FROZEN] = self._frozen(student, epochs[0], test)
+            predicted[FROZEN] = self._frozen(student, teller.without_demonstrations(), chosen["training"], cards)
         if student.lora is not None:
             student.adapter, head = answer.parts(trained)
             with stage(self.log, "export"):
@@ -176,15 +176,30 @@ class Cell:
         return {"adapter": student.adapter, "head": load_pair_head(self.folder, *shape)}
 
     def _fitted(self, student: Student, examples: Sequence[Example], layers: int) -> PairHead:
-        """A pair head for the states that the student, as it is, has of the training sessions."""
+        """A pair head for the states that the student, as it is, has of the training sessions; runs that read the same
+        have it in common."""
+        common = None
+        if self.shared and not self.config.student.adapter:
+            common = self.shared / f"head-{head_fingerprint(student.files.digest, self.config, layers, examples)}"
+            if (common / PAIR_HEAD).is_file():
+                self.log.say("pair head: as in an earlier run")
+                return load_pair_head(common, len(self.config.prompting.fields), student.config.hidden_size)
         with Progress(len(examples), "training sessions read", self.log) as progress:
             read = StateReader(student, layers, self.config.train.micro_batch_tokens, self.parallel)
             states = read(student.adapter, examples, progress.update)
-        return fit_pair_head(states, [*map(pair_labels, examples)])
+        head = fit_pair_head(states, [*map(pair_labels, examples)])
+        if common:
+            common.mkdir(exist_ok=True)
+            save_pair_head(common, head)
+        return head
 
-    def _frozen(self, student: Student, examples: Sequence[Example], asked: Questions) -> list[dict]:
+    def _frozen(
+        self, student: Student, teller: Teller, training: Mapping[str, Domain], cards: Mapping[str, Cards]
+    ) -> list[dict]:
         """The prediction rows of a pair head on the untrained student, who writes nothing."""
         judge = team.frozen_judge(self.config, student, self.parallel)
+        examples = asking.training_set(self.config, teller, training, cards)[0]
+        asked = asking.questions(self.config, teller, self.domains, "test")
         return self._untrained_answers(
             student,
             judge,

@@ -1,5 +1,6 @@
 """What a study will do, before anything is spent: steps, teacher calls, time and disk of each cell."""
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from kdjax.data import Domain
 from kdjax.errors import InputError
+from kdjax.prompting import Example
 from kdjax.reporting import duration
 from kdjax.student import DecoderConfig
 from kdjax.study import examples as asking
@@ -23,76 +25,124 @@ from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import foreseen, measures_difficulty
 from kdjax.study.settings import USES, lora_config, train_settings
+from kdjax.study.telling import digest
 from kdjax.training import PairRows, Rows, plan_groups
 
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
 FORMULA = (
     "time ≈ (4 · N · tokens trained + 2 · N · tokens read or written) ÷ (30 % of a plain matrix product's rate, measured now: "
-    "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What runs share is read once, and counted for each here; "
-    "teacher calls count with the first. All of the runs to come. {teacher}"
+    "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What cells share counts with the first, and so do "
+    "teacher calls; of a cell each seed counts as its first to come. All of the runs to come. {teacher}"
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a cell takes, its teacher apart. `written` is at most so many; `disk` in bytes, checkpoints included.
+    """What one run of a cell takes, its teacher apart: optimizer steps, floating point operations, and bytes on disk,
+    checkpoints included."""
 
-    `weights` are those of the layers computed, `head` those that a written token meets besides.
-    """
-
-    steps: int
-    trained: int
-    read: int
-    written: int
-    weights: int
-    head: int
-    disk: int
+    steps: int = 0
+    flops: float = 0.0
+    disk: int = 0
 
     def seconds(self, rate: float) -> float:
         """By FORMULA, at a matrix product's rate in flops per second."""
-        flops = self.weights * (4 * self.trained + 2 * (self.read + self.written)) + 2 * self.head * self.written
-        return flops / (SHARE * rate)
+        return self.flops / (SHARE * rate)
 
 
-def work(run: Run, domains: Mapping[str, Domain]) -> Work:
-    """Count what a run on these data takes, from its first example to its last answer.
+class WorkCounter:
+    """Counts the work of one run after the other; what untrained students do for several of them counts with the first."""
 
-    Raises:
-        InputError: as `prepare` does; nothing of it would be found out later.
-    """
-    config = run.config
-    if config.job == "aicl":
-        check_aicl(config, domains)
-        return Work(0, 0, 0, 0, 0, 0, 0)
-    prepared = prepare(config, run.folder, domains)
-    chosen = {use: foreseen(config, domains, use) for use in USES}
-    teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
-    epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
-    judges, examples = config.student.answer == "pairs", [*chain(*epochs)]
-    kind = PairRows if judges else Rows
-    steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
-    share = min(1.0, steps * config.train.batch_size / len(examples))  # of all epochs
-    rounds = {"validation": math.ceil(share * len(epochs)), "test": 2 if steps else 1}
-    fit = _fed(epochs[0], PairRows)  # for the pair head
-    read, answers = fit, 0
-    tried = _tried(config)
-    rounds["validation"] += tried
-    read += tried * fit * judges
-    for split, times in rounds.items():
-        prompts = asking.questions(config, teller, domains, split).prompts
-        read += times * config.eval.orders * _fed(prompts, kind)
-        answers += times * len(prompts)
-    if measures_difficulty(config):
-        read += _fed(asking.training_set(config, teller, domains, prepared.ready)[0], Rows)
-    return Work(
-        steps,
-        round(share * _fed(examples, kind)),
-        read,
-        0 if judges else answers * config.eval.max_new_tokens,
-        _weights(prepared.shape, config.student.pair_layers if judges else prepared.shape.num_hidden_layers),
-        prepared.shape.hidden_size * prepared.shape.vocab_size,
-        _disk(prepared, steps),
-    )
+    def __init__(self):
+        self._done: set[tuple] = set()
+
+    def __call__(self, run: Run, domains: Mapping[str, Domain]) -> Work:
+        """Count what a run on these data takes, from its first example to its last answer.
+
+        Raises:
+            InputError: as `prepare` does; nothing of it would be found out later.
+        """
+        config = run.config
+        if config.job == "aicl":
+            check_aicl(config, domains)
+            return Work()
+        prepared = prepare(config, run.folder, domains)
+        chosen = {use: foreseen(config, domains, use) for use in USES}
+        teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
+        epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
+        asked = {split: asking.questions(config, teller, domains, split).prompts for split in ("validation", "test")}
+        steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
+        examples = [*chain(*epochs)]
+        share = min(1.0, steps * config.train.batch_size / len(examples))  # of all epochs
+        cost, tried = Cost(config, prepared.shape), _tried(config)
+        flops = share * cost.training(examples)
+        flops += (math.ceil(share * len(epochs)) + tried) * cost.answering(asked["validation"])
+        if steps:
+            flops += cost.answering(asked["test"])
+        who = _untrained(config, prepared)
+        plain = teller if cost.judges else teller.without_demonstrations()
+        fitted = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
+        head = (*who, config.student.pair_layers, digest(fitted))
+        form = config.eval.orders, config.eval.constraint, config.eval.max_new_tokens
+        answers = (*(head if cost.judges else who), *form, digest(asked["test"]))
+        flops += self._once(answers, cost.answering(asked["test"]))
+        if not config.student.adapter:  # which has a head
+            flops += self._once(head, cost.judging(fitted))
+            if cost.judges:
+                flops += tried * cost.judging(fitted)
+            else:
+                tests = asking.questions(config, plain, domains, "test").prompts
+                flops += self._once((*head, digest(tests)), cost.judging(tests))
+        if measures_difficulty(config):
+            told = asking.training_set(config, teller.without_demonstrations(), domains, prepared.ready)[0]
+            flops += self._once((*who, "difficulty", digest(told)), cost.reading(told))
+        return Work(steps, flops, _disk(prepared, steps))
+
+    def _once(self, what: tuple, flops: float) -> float:
+        counted = what in self._done
+        self._done.add(what)
+        return 0.0 if counted else flops
+
+
+def _untrained(config: ConfigDict, prepared: Prepared) -> tuple:
+    """Which student it is, and what it is told that prompts do not show yet: cards that are still to come or to be tried."""
+    to_come = any({*config.knowledge.formats} - {*forms} for forms in prepared.ready.values())
+    told: list = [config.student.to_dict()]
+    if to_come or config.knowledge.keep == "validated":
+        told += [config.seed, *(config[part].to_dict() for part in ("teacher", "knowledge", "quantity"))]
+    return (json.dumps(told),)
+
+
+class Cost:
+    """Floating point operations of a student, by FORMULA."""
+
+    def __init__(self, config: ConfigDict, shape: DecoderConfig):
+        self.judges = config.student.answer == "pairs"
+        self._eval = config.eval
+        self._judging = _weights(shape, min(config.student.pair_layers, shape.num_hidden_layers))
+        self._all = _weights(shape, shape.num_hidden_layers)
+        self._head = shape.hidden_size * shape.vocab_size  # that a written token meets besides
+
+    def training(self, examples: Sequence[Example]) -> float:
+        """Of each of the examples once."""
+        if self.judges:
+            return 4 * self._judging * _fed(examples, PairRows)
+        return 4 * self._all * _fed(examples, Rows)
+
+    def answering(self, prompts: Sequence[Example]) -> float:
+        """Each of the prompts, in all orders; what is written is as long as it may be."""
+        if self.judges:
+            return self._eval.orders * self.judging(prompts)
+        written = len(prompts) * self._eval.max_new_tokens
+        return 2 * (self._all + self._head) * written + self.reading(prompts)
+
+    def judging(self, examples: Sequence[Example]) -> float:
+        """The states that a pair head reads."""
+        return 2 * self._judging * _fed(examples, PairRows)
+
+    def reading(self, examples: Sequence[Example]) -> float:
+        """With all layers."""
+        return 2 * self._all * _fed(examples, Rows)
 
 
 def _tried(config: ConfigDict) -> int:
@@ -191,17 +241,17 @@ def plan(cells: Sequence[GridCell]) -> tuple[list[Work | None], list[Calls]]:
     runs to come.
 
     Raises:
-        InputError: as `work` does; names the cell.
+        InputError: as `WorkCounter` does; names the cell.
     """
     works: list[Work | None] = []
     asked: list[Calls] = []
-    counter = CallCounter()
+    work, calls = WorkCounter(), CallCounter()
     for cell in cells:
         waiting = [run for run in cell.runs if not run.finished]
         try:
             domains = load_domains(waiting[0].config) if waiting else {}
             works.append(work(waiting[0], domains) if waiting else None)
-            asked.append(sum((counter(run, domains) for run in waiting), Calls()))
+            asked.append(sum((calls(run, domains) for run in waiting), Calls()))
         except InputError as error:
             raise InputError(f"study cell {cell.name!r}: {error}") from error
     return works, asked

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -59,6 +59,10 @@ class Teller:
         """The question and its answer."""
         knowledge, form, demonstrations = self._said(domain, session, trains=True)
         return training_example(self.tokenizer, domain, session, knowledge, thought, form, demonstrations)
+
+    def without_demonstrations(self) -> "Teller":
+        """Tells the same, but shows nothing: for one that has no use for examples of answers."""
+        return replace(self, shown={})
 
     def _said(self, domain: str, session: Session, trains: bool) -> tuple[str, ProductForm, tuple[Demonstration, ...]]:
         shown = self.shown.get(domain, Shown())
@@ -124,13 +128,25 @@ def order(number: int, size: int) -> tuple[int, ...]:
 def fingerprint(model: str, config: ConfigDict, head: PairHead | None, asked: Questions) -> str:
     """sha256 (hex) of all that the answers of an untrained student depend on: which it is (the digest `model`), what it
     is asked, and how it answers."""
-    student = [model, config.student.dtype, config.student.quantization]
     written = [config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)]
     form = written if head is None else config.student.pair_layers
-    prompts = [
-        [prompt.domain, prompt.session_id, prompt.prompt_ids] for told in asked.tellings for prompt in told.prompts
-    ]
-    digest = hashlib.sha256(json.dumps([student, form, prompts]).encode())
+    prompts = digest(prompt for told in asked.tellings for prompt in told.prompts)
+    found = hashlib.sha256(json.dumps([_untrained(model, config), form, prompts]).encode())
     for name, part in sorted((head or {}).items()):
-        digest.update(name.encode() + np.asarray(part).tobytes())
-    return digest.hexdigest()
+        found.update(name.encode() + np.asarray(part).tobytes())
+    return found.hexdigest()
+
+
+def head_fingerprint(model: str, config: ConfigDict, layers: int, examples: Iterable[Example]) -> str:
+    """sha256 (hex) of all that a pair head fitted to the untrained student's states of `examples` depends on."""
+    return hashlib.sha256(json.dumps([_untrained(model, config), layers, digest(examples)]).encode()).hexdigest()
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """sha256 (hex) of what is read of examples, and of what is true of them."""
+    told = [[one.domain, one.session_id, one.prompt_ids, one.bundles] for one in examples]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _untrained(model: str, config: ConfigDict) -> list:
+    return [model, config.student.dtype, config.student.quantization]

@@ -121,4 +121,6 @@ def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     assert shared.returncode == 0, shared.stderr[-3000:]
     assert shared.stdout.count("test before training: as in an earlier run") == 2
     assert shared.stdout.count("test: as in an earlier run") == 2
+    assert shared.stdout.count("test, frozen: as in an earlier run") == 2
+    assert shared.stdout.count("pair head: as in an earlier run") == 4
     assert len(finished(workdir)) == 10 and {name: finished(workdir)[name] for name in after} == after
