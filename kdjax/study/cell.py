@@ -41,7 +41,8 @@ from kdjax.training import Counts, Parallel, Preempted, Training, pair_labels, p
 def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> None:
     """Run the experiment in `workdir`, or continue it there. A finished one only prints its table.
 
-    `shared`: a folder of what several runs have in common: answers of untrained students.
+    `shared`: a folder of what several runs have in common: what untrained students answer, heads fitted to their states,
+    how hard they find sessions.
 
     Raises:
         InputError: something in the config, the data, the models or the workdir cannot be used.

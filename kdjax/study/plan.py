@@ -24,34 +24,35 @@ from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import foreseen, measures_difficulty
-from kdjax.study.settings import USES, lora_config, train_settings
-from kdjax.study.telling import digest
+from kdjax.study.settings import USES, lora_config, train_settings, writes_thoughts
+from kdjax.study.telling import Teller, digest
 from kdjax.training import PairRows, Rows, plan_groups
 
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
 FORMULA = (
     "time ≈ (4 · N · tokens trained + 2 · N · tokens read or written) ÷ (30 % of a plain matrix product's rate, measured now: "
     "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What cells share counts with the first, and so do "
-    "teacher calls; of a cell each seed counts as its first to come. All of the runs to come. {teacher}"
+    "teacher calls. All of the runs to come. {teacher}"
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a cell takes, its teacher apart: optimizer steps, floating point operations, and bytes on disk,
-    checkpoints included."""
+    """What a run of a cell takes, its teacher apart: optimizer steps, floating point operations (of the first run, and of
+    each further seed), and bytes on disk, checkpoints included."""
 
     steps: int = 0
-    flops: float = 0.0
+    first: float = 0.0
+    further: float = 0.0
     disk: int = 0
 
-    def seconds(self, rate: float) -> float:
-        """By FORMULA, at a matrix product's rate in flops per second."""
-        return self.flops / (SHARE * rate)
+    def seconds(self, rate: float, runs: int) -> float:
+        """Of so many runs, by FORMULA, at a matrix product's rate in flops per second."""
+        return (self.first + (runs - 1) * self.further) / (SHARE * rate)
 
 
 class WorkCounter:
-    """Counts the work of one run after the other; what untrained students do for several of them counts with the first."""
+    """Counts the work of one cell after the other; what untrained students do for several of them counts with the first."""
 
     def __init__(self):
         self._done: set[tuple] = set()
@@ -69,48 +70,49 @@ class WorkCounter:
         prepared = prepare(config, run.folder, domains)
         chosen = {use: foreseen(config, domains, use) for use in USES}
         teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
+        plain = teller if config.student.answer == "pairs" else teller.without_demonstrations()
         epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
-        asked = {split: asking.questions(config, teller, domains, split).prompts for split in ("validation", "test")}
-        steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
-        examples = [*chain(*epochs)]
-        share = min(1.0, steps * config.train.batch_size / len(examples))  # of all epochs
-        cost, tried = Cost(config, prepared.shape), _tried(config)
-        flops = share * cost.training(examples)
-        flops += (math.ceil(share * len(epochs)) + tried) * cost.answering(asked["validation"])
-        if steps:
-            flops += cost.answering(asked["test"])
-        who = _untrained(config, prepared)
-        plain = teller if cost.judges else teller.without_demonstrations()
         fitted = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
+        validation, test = (asking.questions(config, teller, domains, one).prompts for one in ("validation", "test"))
+        steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
+        share = min(1.0, steps * config.train.batch_size / (len(epochs) * len(epochs[0])))
+        cost, tried = Cost(config, prepared.shape), _tried(config)
+        own = share * cost.training([*chain(*epochs)])
+        own += (math.ceil(share * len(epochs)) + tried) * cost.answering(validation)
+        if cost.judges:
+            own += tried * cost.judging(fitted)
+        if steps:
+            own += cost.answering(test)
+        untrained = {}  # by what it depends on
+        student = config.student.source, config.student.adapter, config.student.dtype, config.student.quantization
+        who = (*student, _told(config))
         head = (*who, config.student.pair_layers, digest(fitted))
-        form = config.eval.orders, config.eval.constraint, config.eval.max_new_tokens
-        answers = (*(head if cost.judges else who), *form, digest(asked["test"]))
-        flops += self._once(answers, cost.answering(asked["test"]))
-        if not config.student.adapter:  # which has a head
-            flops += self._once(head, cost.judging(fitted))
-            if cost.judges:
-                flops += tried * cost.judging(fitted)
-            else:
-                tests = asking.questions(config, plain, domains, "test").prompts
-                flops += self._once((*head, digest(tests)), cost.judging(tests))
+        form = config.eval.orders, config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)
+        untrained[*(head if cost.judges else who), *form, digest(test)] = cost.answering(test)
+        untrained[head] = cost.judging(fitted)
+        if not cost.judges:
+            untrained[*head, "test"] = cost.judging(asking.questions(config, plain, domains, "test").prompts)
+        if config.student.adapter:  # has a head, and is asked anew
+            own, untrained = own + cost.answering(test), {}
+        first, further = own + self._new(untrained), own + sum(untrained.values())
         if measures_difficulty(config):
-            told = asking.training_set(config, teller.without_demonstrations(), domains, prepared.ready)[0]
-            flops += self._once((*who, "difficulty", digest(told)), cost.reading(told))
-        return Work(steps, flops, _disk(prepared, steps))
+            bare = Teller(prepared.tokenizer, asking.product_form(config), dict.fromkeys(domains, ""))
+            told = [bare.example(name, one) for name, domain in domains.items() for one in domain.splits["train"]]
+            first += self._new({(*student, "difficulty", digest(told)): cost.reading(told)})
+        return Work(steps, first, further, _disk(prepared, steps))
 
-    def _once(self, what: tuple, flops: float) -> float:
-        counted = what in self._done
-        self._done.add(what)
-        return 0.0 if counted else flops
+    def _new(self, work: Mapping[tuple, float]) -> float:
+        """The flops of what no cell did before."""
+        new = sum(flops for what, flops in work.items() if what not in self._done)
+        self._done |= work.keys()
+        return new
 
 
-def _untrained(config: ConfigDict, prepared: Prepared) -> tuple:
-    """Which student it is, and what it is told that prompts do not show yet: cards that are still to come or to be tried."""
-    to_come = any({*config.knowledge.formats} - {*forms} for forms in prepared.ready.values())
-    told: list = [config.student.to_dict()]
-    if to_come or config.knowledge.keep == "validated":
-        told += [config.seed, *(config[part].to_dict() for part in ("teacher", "knowledge", "quantity"))]
-    return (json.dumps(told),)
+def _told(config: ConfigDict) -> str:
+    """What cards depend on: prompts do not show yet those that are to come, or of a sample."""
+    knowledge = ("seed", "teacher", "knowledge") if config.knowledge.formats else ()
+    told = {name: config[name] for name in ("quantity", *knowledge)}
+    return json.dumps(told, default=lambda part: part.to_dict())
 
 
 class Cost:
@@ -208,7 +210,7 @@ def plan_table(cells: Sequence[GridCell], works: Sequence[Work | None], asked: S
             table.add_row(cell.name, str(len(cell.runs)), str(done), *("–",) * 5)
             continue
         left = len(cell.runs) - done
-        takes = left * one.seconds(rate) + its.seconds
+        takes = one.seconds(rate, left) + its.seconds
         table.add_row(cell.name, *_numbers(len(cell.runs), done, left * one.steps, its, takes, left * one.disk))
         steps, told, seconds, disk = steps + left * one.steps, told + its, seconds + takes, disk + left * one.disk
     table.add_section()

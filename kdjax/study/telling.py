@@ -143,8 +143,8 @@ def head_fingerprint(model: str, config: ConfigDict, layers: int, examples: Iter
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """sha256 (hex) of what is read of examples, and of what is true of them."""
-    told = [[one.domain, one.session_id, one.prompt_ids, one.bundles] for one in examples]
+    """sha256 (hex) of what is read of examples, where their products are in it, and what is true of them."""
+    told = [[one.domain, one.session_id, one.prompt_ids, one.products, one.bundles] for one in examples]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -1,5 +1,7 @@
 """Questions that are told in several orders, and answers by a head that judges pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,10 @@ from kdjax.decoding import Constraint, StateReader, best_answer, likely_bundles
 from kdjax.prompting import ProductForm, answer_text, parse_answer
 from kdjax.student import LoraConfig, fit_pair_head, load_student, pair_logits
 from kdjax.study.answering import Judged, answerer, judge
-from kdjax.study.telling import Teller, ask, order
+from kdjax.study.telling import Teller, ask, digest, head_fingerprint, order
 from kdjax.training import Parallel
+
+FIELDS = (("title",), ("title", "categories"))
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,20 @@ def test_a_student_answers_by_the_layer_the_head_and_the_adapter_it_is_given(stu
     expected = [answer_text(best_answer(likely_bundles(judge(head, one)))) for one in states]
     assert [answer.text for answer in answers] == expected and len(set(expected)) > 2
     assert all(parse_answer(text, len(s)).valid for text, s in zip(expected, sessions, strict=True))
+
+
+def test_what_was_read_is_told_apart_by_all_that_a_head_depends_on(student, sessions):
+    """Without categories a prompt tells title alone and title with categories by the same tokens, but reads other spans."""
+    bare = [replace(session, categories=((),) * len(session)) for session in sessions]
+    told = {fields: Teller(student.tokenizer, ProductForm(fields), {"demo": ""}) for fields in FIELDS}
+    read = {fields: [one.example("demo", session) for session in bare] for fields, one in told.items()}
+    title, both = (read[fields] for fields in FIELDS)
+    assert [one.prompt_ids for one in title] == [one.prompt_ids for one in both] and digest(title) != digest(both)
+    assert digest(title) == digest(iter(title)) != digest(title[1:])
+    assert digest(title) != digest([replace(title[0], bundles=((0, 1),)), *title[1:]])
+    config = base("x")
+    key = head_fingerprint("a", config, 2, title)
+    assert key == head_fingerprint("a", config, 2, title)
+    assert key not in (head_fingerprint("b", config, 2, title), head_fingerprint("a", config, 3, title))
+    config.student.dtype = "bfloat16"
+    assert key != head_fingerprint("a", config, 2, title)

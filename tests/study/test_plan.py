@@ -9,48 +9,71 @@ from kdjax.study.grid import grid
 from kdjax.study.plan import WorkCounter
 
 ICL = WRITES | {"train__max_steps": 0}
+UNTRAINED = {"train__max_steps": 0}
+NOTHING = {"knowledge__formats": ()}
 
 
-def counted(tmp_path, *cells, keep="all", **teacher):
-    """The flops of each cell's run, one counted after the other, and alone."""
-    config = study("x", "?", tuple(cell(name, **fields) for name, fields in cells))
+def counted(tmp_path, *cells):
+    """The `Work` of each cell, (counted behind those before it, alone) each. Rules come from annotations."""
+    config = study("x", "?", tuple(cell(str(number), **fields) for number, fields in enumerate(cells)))
     config.study.seeds = (0,)
-    config.teacher.update(kind="annotations", **teacher)
+    config.teacher.kind = "annotations"
     config.student.update(source="tiny-random", pair_layers=1)
-    config.knowledge.update(max_tokens=400, keep=keep)
+    config.knowledge.max_tokens = 400
     config.train.max_length = 4096
     config.eval.max_sessions = 4
     together, found = WorkCounter(), []
     for one in grid(config, tmp_path):
         domains = load_domains(one.runs[0].config)
-        found.append((together(one.runs[0], domains).flops, WorkCounter()(one.runs[0], domains).flops))
+        found.append((together(one.runs[0], domains), WorkCounter()(one.runs[0], domains)))
     return found
 
 
-@pytest.mark.parametrize("told", [{}, ICL], ids=["judges", "writes"])
+@pytest.mark.parametrize("told", [UNTRAINED, ICL], ids=["judges", "writes"])
 def test_what_an_untrained_student_does_for_two_cells_counts_once(tmp_path, told):
-    untrained = told | {"train__max_steps": 0}
-    (first, alone), (second, _) = counted(tmp_path, ("one", untrained), ("the same", untrained))
-    assert first == alone > 0 and second == 0
+    (first, alone), (second, _) = counted(tmp_path, told, told)
+    assert first == alone and first.first == first.further > 0  # another seed reads its own examples
+    assert second.first == 0 and second.further == first.further
+    assert second.seconds(1e9, 3) == pytest.approx(2 * first.seconds(1e9, 1))
 
 
 def test_fine_tuning_counts_each_time(tmp_path):
-    (first, _), (second, alone), (third, _) = counted(
-        tmp_path, ("untrained", {"train__max_steps": 0}), ("once", {}), ("twice", {"lora__r": 8})
-    )
-    assert second == third == alone - first  # head and answers before training are there
+    (untrained, _), (once, alone), (again, _) = counted(tmp_path, UNTRAINED, {}, {"lora__r": 8})
+    assert once.steps == again.steps > 0
+    assert once.first == again.first == alone.first - untrained.first  # head and answers before training are there
 
 
 def test_the_frozen_student_is_told_no_demonstrations(tmp_path):
-    shown = ICL | {"prompting__demonstrations": 2}
-    (first, _), (second, alone) = counted(tmp_path, ("zero-shot", ICL), ("shown", shown))
-    assert 0 < alone - second < first  # head and answers of the frozen student, not what is written
+    (first, _), (second, alone) = counted(tmp_path, ICL, ICL | {"prompting__demonstrations": 2})
+    assert 0 < alone.first - second.first < first.first  # its head and its answers, not what is written
 
 
-def test_other_knowledge_is_other_work(tmp_path):
-    fields = {"train__max_steps": 0}
-    _, (second, alone) = counted(tmp_path, ("rules", fields), ("none", fields | {"knowledge__formats": ()}))
-    assert second == alone
-    asked = fields | {"teacher__kind": "hf", "teacher__source": "tiny-random"}  # whose rules nobody knows yet
-    _, (second, alone) = counted(tmp_path, ("none", fields | {"knowledge__formats": ()}), ("rules", asked))
-    assert second == alone
+OTHERS = {
+    "rules that are there": (UNTRAINED, UNTRAINED | NOTHING),
+    "rules to come": (UNTRAINED | NOTHING, UNTRAINED | {"teacher__kind": "hf", "teacher__source": "tiny-random"}),
+    "knowledge of a sample": (
+        UNTRAINED | {"quantity__applies_to": ("knowledge",)},
+        UNTRAINED | {"quantity__applies_to": ("knowledge",), "quantity__ratio": 0.5},
+    ),
+    "sessions of a sample": (UNTRAINED | NOTHING, UNTRAINED | NOTHING | {"quantity__ratio": 0.5}),
+    "another model": (UNTRAINED | NOTHING, UNTRAINED | NOTHING | {"student__quantization": "int8"}),
+    "fewer layers": (UNTRAINED | NOTHING, UNTRAINED | NOTHING | {"student__pair_layers": 2}),
+}
+
+
+@pytest.mark.parametrize("cells", OTHERS.values(), ids=OTHERS.keys())
+def test_what_differs_counts_apart(tmp_path, cells):
+    _, (second, alone) = counted(tmp_path, *cells)
+    assert second.first == alone.first
+
+
+def test_difficulty_is_measured_once(tmp_path):
+    hardest = UNTRAINED | NOTHING | {"quantity__strategy": "difficulty"}
+    _, (half, alone), (tenth, _) = counted(
+        tmp_path,
+        UNTRAINED | NOTHING | {"quantity__ratio": 0.5},
+        hardest | {"quantity__ratio": 0.5},
+        hardest | {"quantity__ratio": 0.1},
+    )
+    assert half == alone and half.first > half.further  # not the random half, though as many sessions stand for it
+    assert tenth.first == tenth.further > 0

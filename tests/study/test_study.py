@@ -73,6 +73,7 @@ def test_a_study_of_quantity_runs_over_two_domains(launch, tmp_path, two_domains
             found[row["domain"]].append(row["name"])
     all_of_it = "knowledge of all domains"
     assert found["all domains"] == [*both, all_of_it]
+    assert all((workdir / name).is_file() for name in ("study.md", "study.tex", "report.html"))
     assert {name: found[name] for name in ("north", "south")} == {
         name: [*both, f"{name} alone", all_of_it] for name in ("north", "south")
     }
@@ -116,6 +117,8 @@ def test_a_killed_study_goes_on_with_what_is_not_finished(launch, tmp_path):
     assert {"whole session", "pair classifier", "frozen student"} <= {row["name"] for row in rows}
     for name in ("study.md", "study.tex", "report.html"):
         assert "fine-tuned, 1 shown" in (workdir / name).read_text()
+    # the frozen student of both that write, of the one that judges, and of that with a demonstration
+    assert len([*workdir.glob("shared/head-*")]) == 3
     # what untrained students answer is asked once: a cell that asks the same finds it
     shared = launch("study_use.py:smoke", *few, "--config.train.checkpoint_every=2")
     assert shared.returncode == 0, shared.stderr[-3000:]
