@@ -2,8 +2,8 @@
 
 import pytest
 
+from configs import sft_text
 from configs.base import base, cell, study
-from configs.sft_rules import get_config
 from configs.sft_text import writes
 from kdjax.data import load_domain
 from kdjax.errors import InputError
@@ -115,7 +115,7 @@ def test_a_student_that_judges_pairs_is_adapted_where_it_computes():
     "rule", ["Cables go with the device.", "Look.", "A bundle serves one purpose, say a party or a trip."]
 )
 def test_no_prompt_of_the_demo_exceeds_160_tokens_whatever_rules_there_are(rule):
-    config = get_config()
+    config = sft_text.get_config()
     tokenizer = load_tokenizer(resolve(config.student.source))
     domain = load_domain("demo", "", "demo")
     rules = [RuleCandidate(f"{rule} Number {word}.", "s", ()) for word in ("one", "black", "tent", "six", "oak", "zoo")]
