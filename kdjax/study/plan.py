@@ -70,10 +70,13 @@ class WorkCounter:
         prepared = prepare(config, run.folder, domains)
         chosen = {use: foreseen(config, domains, use) for use in USES}
         teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
-        plain = teller if config.student.answer == "pairs" else teller.without_demonstrations()
         epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
-        fitted = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
         validation, test = (asking.questions(config, teller, domains, one).prompts for one in ("validation", "test"))
+        fitted, judged = epochs[0], test  # as a pair head reads them
+        if config.student.answer == "text" and config.prompting.demonstrations:
+            plain = teller.without_demonstrations()
+            fitted = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
+            judged = asking.questions(config, plain, domains, "test").prompts
         steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
         share = min(1.0, steps * config.train.batch_size / (len(epochs) * len(epochs[0])))
         cost, tried = Cost(config, prepared.shape), _tried(config)
@@ -81,19 +84,20 @@ class WorkCounter:
         own += (math.ceil(share * len(epochs)) + tried) * cost.answering(validation)
         if cost.judges:
             own += tried * cost.judging(fitted)
+        answers = cost.answering(test)
         if steps:
-            own += cost.answering(test)
+            own += answers
         untrained = {}  # by what it depends on
         student = config.student.source, config.student.adapter, config.student.dtype, config.student.quantization
         who = (*student, _told(config))
         head = (*who, config.student.pair_layers, digest(fitted))
         form = config.eval.orders, config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)
-        untrained[*(head if cost.judges else who), *form, digest(test)] = cost.answering(test)
+        untrained[*(head if cost.judges else who), *form, digest(test)] = answers
         untrained[head] = cost.judging(fitted)
         if not cost.judges:
-            untrained[*head, "test"] = cost.judging(asking.questions(config, plain, domains, "test").prompts)
+            untrained[*head, "test"] = cost.judging(judged)
         if config.student.adapter:  # has a head, and is asked anew
-            own, untrained = own + cost.answering(test), {}
+            own, untrained = own + answers, {}
         first, further = own + self._new(untrained), own + sum(untrained.values())
         if measures_difficulty(config):
             bare = Teller(prepared.tokenizer, asking.product_form(config), dict.fromkeys(domains, ""))
