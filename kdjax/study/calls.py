@@ -119,18 +119,19 @@ def conversations(run: Run, domains: Mapping[str, Domain]) -> Iterator[Conversat
     """What the run's teacher will be asked about, in order."""
     config = run.config
     who = FrozenConfigDict(config.teacher), config.knowledge.max_new_tokens
+    known = foreseen(config, domains, "knowledge")
     if config.job == "aicl":
         for name, domain in domains.items():
             asked = spread(domain.splits["test"], config.eval.max_sessions)
             yield from (
                 Conversation(*who, "aicl", name, *pair)
-                for pair in zip(asked, _nearest(config, domain, asked), strict=True)
+                for pair in zip(asked, _nearest(config, known[name], asked), strict=True)
             )
         return
     taught = {name: to_teach(config, run.folder, name) for name in domains}
     if not any(taught.values()):
         return
-    for name, domain in foreseen(config, domains, "knowledge").items():
+    for name, domain in known.items():
         for form in taught[name]:
             for session in drawn(config, domain, domains[name], form):
                 yield Conversation(*who, form, name, session)

@@ -1,6 +1,7 @@
 """The predecessor AICL as an experiment: the teacher, or the student in its place, answers the test sessions in dialogues."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,12 +11,15 @@ from kdjax.errors import InputError
 from kdjax.knowledge import MOST_TURNS, aicl
 from kdjax.prompting import Neighbours
 from kdjax.reporting import RunLog, write_jsonl
+from kdjax.study import team
 from kdjax.study.cell import load_domains
+from kdjax.study.difficulty import difficulty
 from kdjax.study.distil import asking, open_config_teacher
 from kdjax.study.examples import check_splits, spread
 from kdjax.study.finished import finish, show, shown_if_finished
+from kdjax.study.quantity import Difficulty, choose
 from kdjax.study.scores import prediction_row, results
-from kdjax.study.settings import check
+from kdjax.study.settings import check, devices
 from kdjax.study.workdir import check_workdir, claim, stage, stage_seconds
 from kdjax.training import Counts
 
@@ -24,6 +28,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
     """Hold a dialogue about each test session with the model of `config.teacher`; writes what a run leaves, without an adapter.
 
     What was asked before comes from the teacher's cache, so a run that was broken off goes on. `dialogues.jsonl` has every turn.
+    `shared`: as of `kdjax.study.cell.run`; neighbours are training sessions that may yield knowledge.
 
     Raises:
         InputError: something in the config, the data, the teacher or the workdir cannot be used.
@@ -37,11 +42,12 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
     claim(folder, config, domains)
     with RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
+        chosen = choose(config, domains, folder, shared, partial(_measured, config, domains, log), log)["knowledge"]
         rows, told = [], []
         with stage(log, "dialogues"), open_config_teacher(config, log.say) as teacher:
             for name, domain in domains.items():
                 log.say(describe(domain))
-                find = Neighbours(domain.splits["train"], config.prompting.encoder)
+                find = Neighbours(chosen[name].splits["train"], config.prompting.encoder)
                 asked = spread(domain.splits["test"], config.eval.max_sessions)
                 find.prepare(asked)
                 pairs = [(session, find(session, 1)[0]) for session in asked]
@@ -67,6 +73,11 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
         about = f"AICL asks the teacher about every test session, in dialogues of at most {MOST_TURNS} turns."
         finish(config, folder, domains, metrics, [], rows, [about])
         show(folder, log)
+
+
+def _measured(config: ConfigDict, domains: Mapping[str, Domain], log: RunLog) -> Difficulty:
+    parallel = devices(config)
+    return difficulty(team.load(config, parallel), parallel, config, domains, log)
 
 
 def check_aicl(config: ConfigDict, domains: Mapping[str, Domain]) -> None:

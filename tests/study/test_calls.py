@@ -14,6 +14,7 @@ from kdjax.reporting import RunLog
 from kdjax.study.calls import CallCounter, Calls, conversations
 from kdjax.study.distil import distil, open_config_teacher
 from kdjax.study.grid import Run
+from kdjax.study.quantity import sampled
 from kdjax.teacher import open_teacher
 from kdjax.teacher.cache import read_manifest
 
@@ -114,6 +115,14 @@ def test_dialogues_of_aicl_are_replayed_too(run, server):
     encoded = one.config.copy_and_resolve_references()
     encoded.prompting.encoder = "read-later"
     assert count(replace(one, config=encoded)) == [replace(after, recorded=0, to_come=2 * MOST_TURNS, seconds=ANY)]
+
+
+def test_the_neighbours_of_a_sample_are_its_own(run):
+    config = aicl_config.get_config("smoke")
+    config.quantity.ratio = 0.1
+    chosen = sampled(config, DOMAINS, "knowledge")["demo"].splits["train"]
+    found = [one.neighbour for one in conversations(run("aicl", config, eval__max_sessions=0), DOMAINS)]
+    assert len(found) == 40 and {*found} <= {*chosen}
 
 
 def test_dialogues_with_one_neighbour_share_what_is_said_of_it(run, monkeypatch):
