@@ -1,7 +1,7 @@
 """One experiment from start to end: distil → train → generate → evaluate → report. Each stage leaves files, and is not
 run again if they are there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -104,7 +104,7 @@ class Cell:
 
     @cached_property
     def parallel(self) -> Parallel:
-        """Made when it is first used: JAX takes a GPU's memory then, and the teacher comes before."""
+        """Made when it is first used: JAX takes a GPU's memory then, and in a run by itself the teacher comes before."""
         return devices(self.config)
 
     def _difficulty(self) -> Difficulty:
@@ -132,13 +132,13 @@ class Cell:
             with stage(self.log, "train"):
                 training = self._train(student, initial, answer, epochs, validation)
             trained, counts = training.best, training.progress
-        answers = partial(self._untrained_answers, student) if untouched else self._answers
-        after = answers(answer, trained, test, "predictions.jsonl", "evaluate", "test")
+        untrained = partial(self._untrained_rows, student, answer, initial, test)
+        tell = partial(untrained, "test") if untouched else partial(self._rows, answer, trained, test, "test")
+        after = self._answers(tell, test, "predictions.jsonl", "evaluate")
         predicted = {"after": after}
         if not untouched:
-            predicted["before"] = self._untrained_answers(
-                student, answer, initial, test, "predictions_before.jsonl", "evaluate before", "test before training"
-            )
+            tell = partial(untrained, "test before training")
+            predicted["before"] = self._answers(tell, test, "predictions_before.jsonl", "evaluate before")
         if config.student.answer == "text" and not config.student.adapter:  # one that judges pairs begins as this one
             predicted[FROZEN] = self._frozen(student, teller.without_demonstrations(), chosen["training"], cards)
         if student.lora is not None:
@@ -201,15 +201,9 @@ class Cell:
         judge = team.frozen_judge(self.config, student, self.parallel)
         examples = asking.training_set(self.config, teller, training, cards)[0]
         asked = asking.questions(self.config, teller, self.domains, "test")
-        return self._untrained_answers(
-            student,
-            judge,
-            self._with_head(student, examples, judge.read.layers),
-            asked,
-            "predictions_frozen.jsonl",
-            "evaluate frozen",
-            "test, frozen",
-        )
+        initial = self._with_head(student, examples, judge.read.layers)
+        tell = partial(self._untrained_rows, student, judge, initial, asked, "test, frozen")
+        return self._answers(tell, asked, "predictions_frozen.jsonl", "evaluate frozen")
 
     def _train(
         self, student: Student, initial: dict, answer: Written | Judged, epochs, validation: Questions
@@ -261,38 +255,28 @@ class Cell:
                 raise
         return training
 
-    def _answers(
-        self, answer: Written | Judged, adapter: dict, asked: Questions, name: str, what: str, label: str
-    ) -> list[dict]:
+    def _answers(self, tell: Callable[[], list[dict]], asked: Questions, name: str, what: str) -> list[dict]:
         """The prediction rows of the test sessions, from the file `name` if it is there."""
         path = self.folder / name
         if not path.is_file():
             with stage(self.log, what):
-                rows = self._rows(answer, adapter, asked, label)
+                rows = tell()
             write_jsonl(path, rows)
         return read_predictions(path, asked)
 
-    def _untrained_answers(
-        self,
-        student: Student,
-        answer: Written | Judged,
-        untrained: dict,
-        asked: Questions,
-        name: str,
-        what: str,
-        label: str,
+    def _untrained_rows(
+        self, student: Student, answer: Written | Judged, untrained: dict, asked: Questions, label: str
     ) -> list[dict]:
-        """`_answers` of an untrained student, which runs that ask it the same have in common."""
-        path, common = self.folder / name, None
-        if self.shared and not self.config.student.adapter:
-            key = fingerprint(student.files.digest, self.config, answer.parts(untrained)[1], asked)
-            common = self.shared / f"answers-{key}.jsonl"
-            if common.is_file() and not path.is_file():
-                self.log.say(f"{label}: as in an earlier run")
-                write_jsonl(path, read_predictions(common, asked))
-        rows = self._answers(answer, untrained, asked, name, what, label)
-        if common and not common.is_file():
-            write_jsonl(common, rows)
+        """`_rows` of an untrained student, which runs that ask it the same have in common."""
+        if not self.shared or self.config.student.adapter:
+            return self._rows(answer, untrained, asked, label)
+        key = fingerprint(student.files.digest, self.config, answer.parts(untrained)[1], asked)
+        common = self.shared / f"answers-{key}.jsonl"
+        if common.is_file():
+            self.log.say(f"{label}: as in an earlier run")
+            return read_predictions(common, asked)
+        rows = self._rows(answer, untrained, asked, label)
+        write_jsonl(common, rows)
         return rows
 
     def _rows(
@@ -326,7 +310,7 @@ class Cell:
                 examples = asking.training_set(config, told, fitted, {name: {}})[0]
                 asked = asking.questions(config, told, {name: self.domains[name]}, "validation", config.eval.orders)
                 untrained = self._initial(student, examples, keep=False)
-                return scores(self._rows(answer, untrained, asked, "validation"))["strict"]["f1"]
+                return scores(self._untrained_rows(student, answer, untrained, asked, "validation"))["strict"]["f1"]
 
             kept[name] = dict(forms)
             for form in set(forms) - {"thoughts"}:

@@ -31,8 +31,8 @@ from kdjax.training import PairRows, Rows, plan_groups
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
 FORMULA = (
     "time ≈ (4 · N · tokens trained + 2 · N · tokens read or written) ÷ (30 % of a plain matrix product's rate, measured now: "
-    "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What cells share counts with the first, and so do "
-    "teacher calls. All of the runs to come. {teacher}"
+    "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What cells share counts with the first, "
+    "whether or not an earlier run left it; so do teacher calls, if they are not recorded. All of the runs to come. {teacher}"
 )
 
 
@@ -79,11 +79,9 @@ class WorkCounter:
             judged = asking.questions(config, plain, domains, "test").prompts
         steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
         share = min(1.0, steps * config.train.batch_size / (len(epochs) * len(epochs[0])))
-        cost, tried = Cost(config, prepared.shape), _tried(config)
+        cost = Cost(config, prepared.shape)
         own = share * cost.training([*chain(*epochs)])
-        own += (math.ceil(share * len(epochs)) + tried) * cost.answering(validation)
-        if cost.judges:
-            own += tried * cost.judging(fitted)
+        own += math.ceil(share * len(epochs)) * cost.answering(validation)
         answers = cost.answering(test)
         if steps:
             own += answers
@@ -92,7 +90,10 @@ class WorkCounter:
         who = (*student, _told(config))
         head = (*who, config.student.pair_layers, digest(fitted))
         form = config.eval.orders, config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)
-        untrained[*(head if cost.judges else who), *form, digest(test)] = answers
+        asked = (*(head if cost.judges else who), *form)
+        untrained[*asked, digest(test)] = answers
+        each = cost.answering(validation) + (cost.judging(fitted) if cost.judges else 0.0)
+        untrained[*asked, "cards tried", digest(validation)] = _tried(config) * each
         untrained[head] = cost.judging(fitted)
         if not cost.judges:
             untrained[*head, "test"] = cost.judging(judged)
