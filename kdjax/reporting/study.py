@@ -65,7 +65,7 @@ def write_study(
     uses: Mapping[str, tuple[str, str]],
     cards: Mapping[str, Sequence[Mapping[str, Any]]],
     leaks: Mapping[str, Mapping[str, str]],
-    synthetic: Sequence[str],
+    notes: Sequence[str],
 ) -> None:
     """Write study.csv, study.md, study.tex, report.html and knowledge/ into `folder`; the same arguments give the same bytes.
 
@@ -76,14 +76,14 @@ def write_study(
         uses: cell → (format of the knowledge, how it is used) of those that make a heat map; may be empty.
         cards: knowledge cards by "domain/format".
         leaks: domain → what was checked for leaks → what was counted.
-        synthetic: the domains that were generated.
+        notes: what a reader has to know before any number.
     """
     from kdjax.reporting.plots import forest, heat_map, ratio_curves, token_scatter
 
     tables = _tables(rows)
     write_text(folder / "study.csv", _csv(rows))
-    write_text(folder / "study.md", _markdown(name, about, tables, leaks, synthetic))
-    write_text(folder / "study.tex", _latex(tables))
+    write_text(folder / "study.md", _markdown(name, about, tables, leaks, notes))
+    write_text(folder / "study.tex", _latex(tables, notes))
     plots = []
     for index, domain in enumerate(dict.fromkeys(row["domain"] for row in rows)):
         mine = [row for row in rows if row["domain"] == domain]
@@ -110,7 +110,7 @@ def write_study(
         cards=cards,
         leaks=plain(leaks),
         most=MOST_ROWS,
-        synthetic=synthetic,
+        notes=notes,
     )
     write_text(folder / "report.html", html)
     for of, of_all_runs in cards.items():
@@ -178,11 +178,9 @@ def _markdown(
     about: str,
     tables: Sequence[StudyTable],
     leaks: Mapping[str, Mapping[str, str]],
-    synthetic: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
-    parts = [f"# {name}", about]
-    if synthetic:
-        parts.append(f"Synthetic data: {', '.join(synthetic)}. These numbers say nothing about real shoppers.")
+    parts = [f"# {name}", about, *notes]
     for table in tables:
         lines = [HEADINGS, ("---", *("---:" for _ in HEADINGS[1:])), *(line.cells for line in table.rows)]
         text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -191,16 +189,16 @@ def _markdown(
     return "\n\n".join([*parts, LEGEND, "Leak checks:", "\n".join(found)]) + "\n"
 
 
-def _latex(tables: Sequence[StudyTable]) -> str:
-    return "\n".join(map(_latex_table, tables))
+def _latex(tables: Sequence[StudyTable], notes: Sequence[str]) -> str:
+    head = f"% \\usepackage{{booktabs}}\n% {LEGEND}"
+    return "\n".join([head, *(_latex_table(table, notes) for table in tables)])
 
 
-def _latex_table(table: StudyTable) -> str:
+def _latex_table(table: StudyTable, notes: Sequence[str]) -> str:
     lines = [
-        "% \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}",
         "\\toprule",
-        f"\\multicolumn{{{len(HEADINGS)}}}{{l}}{{{_tex(table.title)}}} \\\\",
+        *(f"\\multicolumn{{{len(HEADINGS)}}}{{l}}{{{_tex(line)}}} \\\\" for line in (table.title, *notes)),
         " & ".join(map(_tex, HEADINGS)) + " \\\\",
         "\\midrule",
     ]

@@ -1,12 +1,14 @@
 """A study from start to end: plan → run what is not finished → tables, plots and a report."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 import jax
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from kdjax.data import leak_counts
 from kdjax.errors import InputError
@@ -14,11 +16,12 @@ from kdjax.reporting import write_study
 from kdjax.reporting.runlog import plain_console
 from kdjax.study.cell import load_domains, run
 from kdjax.study.distil import DROPPED, card_files
-from kdjax.study.grid import GridCell, grid
+from kdjax.study.grid import GridCell, Run, grid
 from kdjax.study.outcome import outcome
 from kdjax.study.plan import matmul_rate, plan, plan_table
 from kdjax.study.predecessor import run_aicl
 from kdjax.study.workdir import check_workdir
+from kdjax.training import processes
 
 RUN = {"run": run, "aicl": run_aicl}  # by the job of a cell
 # The fields in which cells may differ that stand in one heat map.
@@ -32,9 +35,10 @@ def study(config: ConfigDict, workdir: str) -> None:
 
     Each run has a folder of its own in <workdir>/cells, named by its config: a finished one is never run again, one that was
     broken off goes on, a changed one is another. With `study.dry_run` only the plan is printed, and nothing is written.
+    A run that fails does not keep the others from theirs, unless other processes are in the middle of it.
 
     Raises:
-        InputError: a cell that cannot be run, found before any is.
+        InputError: a cell that cannot be run, found before any is; or runs that failed, behind the tables of the others.
     """
     folder, console = Path(workdir), plain_console()
     cells = grid(config, folder)
@@ -51,16 +55,37 @@ def study(config: ConfigDict, workdir: str) -> None:
     shared = folder / "shared"
     shared.mkdir(parents=True, exist_ok=True)
     waiting = [(cell, one) for cell in cells for one in cell.runs if not one.finished]
-    for number, (cell, one) in enumerate(waiting, start=1):
-        console.print(f"\nrun {number} of {len(waiting)}: {cell.name}, seed {one.seed}", soft_wrap=True)
-        RUN[one.config.job](one.config, one.folder, shared)
-        jax.clear_caches()  # the programs of a dozen runs are more mappings than Linux gives a process
-    _write(config, folder, cells)
+    failed = _run(waiting, shared, console)
+    done = [replace(cell, runs=runs) for cell in cells if (runs := tuple(run for run in cell.runs if run.finished))]
+    if done:
+        _write(config, folder, done, [*failed])
+    if failed:
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        tables = f"{folder / 'study.md'} is of the others" if done else "no other is finished"
+        raise InputError(
+            f"{len(failed)} of {len(waiting)} runs failed ({tables}; the same command tries them again). {reasons}"
+        )
     console.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
+def _run(waiting: list[tuple[GridCell, Run]], shared: Path, console: Console) -> dict[str, str]:
+    """Run them one after the other; returns those that failed, with the reason."""
+    failed = {}
+    for number, (cell, one) in enumerate(waiting, start=1):
+        console.print(f"\nrun {number} of {len(waiting)}: {cell.name}, seed {one.seed}", soft_wrap=True)
+        try:
+            RUN[one.config.job](one.config, one.folder, shared)
+        except (InputError, FloatingPointError) as error:
+            if not processes.alone():
+                raise
+            failed[f"{cell.name}, seed {one.seed}"] = str(error)
+            console.print(f"failed: {error}", soft_wrap=True)
+        jax.clear_caches()  # the programs of a dozen runs are more mappings than Linux gives a process
+    return failed
+
+
+def _write(config: ConfigDict, folder: Path, cells: list[GridCell], failed: list[str]) -> None:
     named = {name: one.config for cell in cells for one in cell.runs for name in one.config.data.domains}
     domains = {name: load_domains(one)[name] for name, one in named.items()}
     rows, cards = outcome(cells, domains, config.eval.max_sessions), cards_of(cells)
@@ -73,6 +98,14 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
         ]
         for name in domains
     }
+    notes = []
+    if synthetic := [name for name, domain in domains.items() if domain.synthetic]:
+        notes.append(
+            f"Synthetic data: the sessions of {', '.join(synthetic)} were generated, not observed. These numbers show that the "
+            "program works, and say nothing about real shoppers."
+        )
+    if failed:
+        notes.append(f"Not finished, and left out here: {'; '.join(failed)}.")
     write_study(
         folder,
         name=config.name,
@@ -83,7 +116,7 @@ def _write(config: ConfigDict, folder: Path, cells: list[GridCell]) -> None:
         uses=uses(cells),
         cards=cards,
         leaks={name: leak_counts(domain, texts[name]) for name, domain in domains.items()},
-        synthetic=[name for name, domain in domains.items() if domain.synthetic],
+        notes=notes,
     )
 
 

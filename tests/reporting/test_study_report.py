@@ -70,7 +70,7 @@ def written(tmp_path):
             "uses": {},
             "cards": {},
             "leaks": {"d_1": {"shared": "3 of 20"}},
-            "synthetic": ["d_1"],
+            "notes": ["Synthetic data: d_1."],
         }
         write_study(tmp_path / folder, **given | fields)
         return tmp_path / folder
@@ -102,6 +102,7 @@ def test_the_latex_table_is_whole(written):
     rows = [line for line in text.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {13} and len(rows) == 4
     assert text.count("\\midrule") == 2  # below the head, and between cells and baselines
+    assert "{Synthetic data: d\\_1.}" in text and "\n% Strict F1 is of all seeds" in text
 
 
 def test_the_report_needs_no_network_and_escapes_what_it_shows(written):

@@ -9,9 +9,12 @@ import signal
 import pytest
 
 from configs import study_format, study_quantity
+from configs.base import cell
 from configs.study_use import CELLS
 from kdjax.data import load_domain
+from kdjax.errors import InputError
 from kdjax.reporting import write_jsonl
+from kdjax.study import study
 
 
 def finished(workdir):
@@ -47,8 +50,8 @@ def rows_of(workdir):
     return list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
 
 
-def examples(workdir, cell):
-    file = next(workdir.glob(f"cells/{cell.replace(' ', '-')}-seed*/examples/train.jsonl"))
+def examples(workdir, name):
+    file = next(workdir.glob(f"cells/{name.replace(' ', '-')}-seed*/examples/train.jsonl"))
     return map(json.loads, file.read_text().splitlines())
 
 
@@ -78,10 +81,26 @@ def test_a_study_of_quantity_runs_over_two_domains(launch, tmp_path, two_domains
         name: [*both, f"{name} alone", all_of_it] for name in ("north", "south")
     }
     told = {
-        cell: {one["prompt"].split("<|im_start|>user")[0] for one in examples(workdir, cell)}
-        for cell in (both[0], all_of_it)
+        name: {one["prompt"].split("<|im_start|>user")[0] for one in examples(workdir, name)}
+        for name in (both[0], all_of_it)
     }
     assert len(told[both[0]]) == 2 and len(told[all_of_it]) == 1  # what stands before the products
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_theirs(tmp_path):
+    config = study_format.get_config("smoke")
+    config.knowledge.formats, config.eval.max_sessions, config.study.seeds = (), 2, (0,)
+    config.study.cells = (
+        cell("too fast", "untrained", train__learning_rate=2e9),
+        cell("untrained", train__max_steps=0),
+    )
+    with pytest.raises(
+        InputError, match="1 of 2 runs failed .*study.md is of the others.*too fast, seed 0: step 2: loss nan"
+    ):
+        study(config, tmp_path)
+    assert [row["name"] for row in rows_of(tmp_path) if row["kind"] == "cell"] == ["untrained"]
+    for name in ("study.md", "study.tex", "report.html"):
+        assert "left out here: too fast, seed 0." in (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize("question", ["format", "quantity", "use"])
