@@ -30,10 +30,12 @@ CELLS = (
     cell("patterns and rules", WHOLE, knowledge__formats=("patterns", "rules")),
     cell(WRITTEN, **WRITES),
     cell("rules and thoughts, fine-tuned to write", WRITTEN, knowledge__formats=("rules", "thoughts"), **THINKS),
+    cell("patterns and thoughts, fine-tuned to write", WRITTEN, knowledge__formats=("patterns", "thoughts"), **THINKS),
     cell("all formats, fine-tuned to write", WRITTEN, knowledge__formats=("patterns", "rules", "thoughts"), **THINKS),
 )
 LEFT_OUT = ("75%", "length", "diversity", "patterns", "to write")
 SMALL = tuple(one for one in CELLS if not any(word in one[0] for word in LEFT_OUT))
+SMOKE = (WHOLE, "10%, difficulty", WRITTEN, "all formats, fine-tuned to write")
 
 
 def get_config(arg: str = ""):
@@ -42,7 +44,7 @@ def get_config(arg: str = ""):
     config.study.each_domain = True
     config.knowledge.reflections = 32
     if arg == "smoke":
-        config.study.cells = (CELLS[0], CELLS[13], CELLS[-3], CELLS[-1])
+        config.study.cells = tuple(one for one in CELLS if one[0] in SMOKE)
         config.study.seeds = (0,)
         config.train.max_length = 4096
         config.train.max_steps = 2
