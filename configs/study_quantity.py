@@ -7,7 +7,7 @@ and formats together.
 
 Samples of one strategy are nested. Sessions that are not in the sample yield neither knowledge nor training examples: the teacher
 reflects on 32 sessions, of which a sample holds its share. With --config.quantity.applies_to="('knowledge',)" the others are still
-trained on. Several formats with thoughts among them, which are written, are compared with a student that writes. With two domains, a
+trained on. Several formats with thoughts among them, which are written, are compared with a student that writes, told rules. With two domains, a
 cell for each alone shows what learning from both is worth, and one what it is worth that each prompt has the knowledge of both. `:small`
 leaves out two strategies, the share of 75 %, several formats, and the second epoch; `:smoke` runs in two minutes.
 """
@@ -44,7 +44,8 @@ def get_config(arg: str = ""):
     config.study.each_domain = True
     config.knowledge.reflections = 32
     if arg == "smoke":
-        config.study.cells = tuple(one for one in CELLS if one[0] in SMOKE)
+        named = {one[0]: one for one in CELLS}
+        config.study.cells = tuple(named[name] for name in SMOKE)
         config.study.seeds = (0,)
         config.train.max_length = 4096
         config.train.max_steps = 2

@@ -198,7 +198,8 @@ def _latex_table(table: StudyTable, notes: Sequence[str]) -> str:
     lines = [
         f"\\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}",
         "\\toprule",
-        *(f"\\multicolumn{{{len(HEADINGS)}}}{{l}}{{{_tex(line)}}} \\\\" for line in (table.title, *notes)),
+        f"\\multicolumn{{{len(HEADINGS)}}}{{l}}{{{_tex(table.title)}}} \\\\",
+        *(f"\\multicolumn{{{len(HEADINGS)}}}{{p{{\\linewidth}}}}{{{_tex(note)}}} \\\\" for note in notes),
         " & ".join(map(_tex, HEADINGS)) + " \\\\",
         "\\midrule",
     ]

@@ -27,7 +27,7 @@ class Conversation:
     form: str  # "rules", "thoughts" or "aicl"
     domain: str
     session: Session
-    neighbour: Session | None = None  # AICL's, where it is known before a sentence encoder looks for it
+    neighbour: Session | None = None  # AICL's, where it is known before a sentence encoder or a difficulty chooses it
 
     @property
     def most(self) -> int:
@@ -87,7 +87,8 @@ class CallCounter:
             self._teachers[one.teacher] = opened, opened.cache.seconds_per_answer
         teacher, pace = self._teachers[one.teacher]
         who = teacher.cache.folder, one.max_new_tokens, one.form, one.domain
-        if (*who, one.session, one.neighbour) in self._held:
+        known = one.form != "aicl" or one.neighbour is not None
+        if known and (*who, one.session, one.neighbour) in self._held:
             return Calls()
         begun = one.neighbour is not None and (*who, one.neighbour) in self._held
         self._held |= {(*who, one.session, one.neighbour), (*who, one.neighbour)}
@@ -119,26 +120,25 @@ def conversations(run: Run, domains: Mapping[str, Domain]) -> Iterator[Conversat
     """What the run's teacher will be asked about, in order."""
     config = run.config
     who = FrozenConfigDict(config.teacher), config.knowledge.max_new_tokens
-    known = foreseen(config, domains, "knowledge")
     if config.job == "aicl":
-        for name, domain in domains.items():
+        for name, domain in foreseen(config, domains, "knowledge").items():
             asked = spread(domain.splits["test"], config.eval.max_sessions)
             yield from (
                 Conversation(*who, "aicl", name, *pair)
-                for pair in zip(asked, _nearest(config, known[name], asked), strict=True)
+                for pair in zip(asked, _nearest(config, domain, asked), strict=True)
             )
         return
     taught = {name: to_teach(config, run.folder, name) for name in domains}
     if not any(taught.values()):
         return
-    for name, domain in known.items():
+    for name, domain in foreseen(config, domains, "knowledge").items():
         for form in taught[name]:
             for session in drawn(config, domain, domains[name], form):
                 yield Conversation(*who, form, name, session)
 
 
 def _nearest(config: ConfigDict, domain: Domain, asked: Sequence[Session]) -> Iterable[Session | None]:
-    if config.prompting.encoder:
+    if config.prompting.encoder or measures_difficulty(config):
         return [None] * len(asked)
     find = Neighbours(domain.splits["train"])
     return [find(session, 1)[0] for session in asked]

@@ -104,7 +104,7 @@ class Cell:
 
     @cached_property
     def parallel(self) -> Parallel:
-        """Made when it is first used: JAX takes a GPU's memory then, and in a run by itself the teacher comes before."""
+        """Made when it is first used: JAX takes a GPU's memory then, so the teacher comes before where that can be."""
         return devices(self.config)
 
     def _difficulty(self) -> Difficulty:

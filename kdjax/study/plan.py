@@ -16,7 +16,8 @@ from kdjax.data import Domain
 from kdjax.errors import InputError
 from kdjax.prompting import Example
 from kdjax.reporting import duration
-from kdjax.student import DecoderConfig
+from kdjax.sources import load_tokenizer, resolve
+from kdjax.student import DecoderConfig, check_student
 from kdjax.study import examples as asking
 from kdjax.study.calls import CallCounter, Calls
 from kdjax.study.cell import load_domains
@@ -24,7 +25,7 @@ from kdjax.study.grid import GridCell, Run
 from kdjax.study.predecessor import check_aicl
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import foreseen, measures_difficulty
-from kdjax.study.settings import USES, lora_config, train_settings, writes_thoughts
+from kdjax.study.settings import USES, lora_config, student_settings, train_settings, writes_thoughts
 from kdjax.study.telling import Teller, digest
 from kdjax.training import PairRows, Rows, plan_groups
 
@@ -66,17 +67,17 @@ class WorkCounter:
         config = run.config
         if config.job == "aicl":
             check_aicl(config, domains)
-            return Work()
+            return Work(first=self._measuring(config, domains) if measures_difficulty(config) else 0.0)
         prepared = prepare(config, run.folder, domains)
         chosen = {use: foreseen(config, domains, use) for use in USES}
         teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
         epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
         validation, test = (asking.questions(config, teller, domains, one).prompts for one in ("validation", "test"))
+        bare = teller.without_demonstrations()
         fitted, judged = epochs[0], test  # as a pair head reads them
         if config.student.answer == "text" and config.prompting.demonstrations:
-            plain = teller.without_demonstrations()
-            fitted = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
-            judged = asking.questions(config, plain, domains, "test").prompts
+            fitted = asking.training_set(config, bare, chosen["training"], prepared.ready)[0]
+            judged = asking.questions(config, bare, domains, "test").prompts
         steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
         share = min(1.0, steps * config.train.batch_size / (len(epochs) * len(epochs[0])))
         cost = Cost(config, prepared.shape)
@@ -86,31 +87,45 @@ class WorkCounter:
         if steps:
             own += answers
         untrained = {}  # by what it depends on
-        student = config.student.source, config.student.adapter, config.student.dtype, config.student.quantization
-        who = (*student, _told(config))
+        who = (*_model(config), _told(config))
         head = (*who, config.student.pair_layers, digest(fitted))
         form = config.eval.orders, config.eval.constraint, config.eval.max_new_tokens, writes_thoughts(config)
-        asked = (*(head if cost.judges else who), *form)
-        untrained[*asked, digest(test)] = answers
-        each = cost.answering(validation) + (cost.judging(fitted) if cost.judges else 0.0)
-        untrained[*asked, "cards tried", digest(validation)] = _tried(config) * each
+        untrained[*(head if cost.judges else who), *form, digest(test)] = answers
+        tried = 0.0
+        if tries := _tried(config):  # alone in the prompt
+            read = asking.training_set(config, bare, chosen["training"], prepared.ready)[0]
+            alone = asking.questions(config, bare, domains, "validation").prompts
+            tried = tries * (cost.answering(alone) + (cost.judging(read) if cost.judges else 0.0))
+            untrained[*who, config.student.pair_layers, *form, "cards tried", digest(read), digest(alone)] = tried
         untrained[head] = cost.judging(fitted)
         if not cost.judges:
             untrained[*head, "test"] = cost.judging(judged)
         if config.student.adapter:  # has a head, and is asked anew
-            own, untrained = own + answers, {}
+            own, untrained = own + answers + tried, {}
         first, further = own + self._new(untrained), own + sum(untrained.values())
         if measures_difficulty(config):
-            bare = Teller(prepared.tokenizer, asking.product_form(config), dict.fromkeys(domains, ""))
-            told = [bare.example(name, one) for name, domain in domains.items() for one in domain.splits["train"]]
-            first += self._new({(*student, "difficulty", digest(told)): cost.reading(told)})
+            first += self._measuring(config, domains)
         return Work(steps, first, further, _disk(prepared, steps))
+
+    def _measuring(self, config: ConfigDict, domains: Mapping[str, Domain]) -> float:
+        """The flops of finding out how hard training sessions are, if no cell did before."""
+        shape = check_student(config.student.source, **student_settings(config))
+        bare = Teller(
+            load_tokenizer(resolve(config.student.source)), asking.product_form(config), dict.fromkeys(domains, "")
+        )
+        told = [bare.example(name, one) for name, domain in domains.items() for one in domain.splits["train"]]
+        return self._new({(*_model(config), "difficulty", digest(told)): Cost(config, shape).reading(told)})
 
     def _new(self, work: Mapping[tuple, float]) -> float:
         """The flops of what no cell did before."""
         new = sum(flops for what, flops in work.items() if what not in self._done)
         self._done |= work.keys()
         return new
+
+
+def _model(config: ConfigDict) -> tuple[str, ...]:
+    student = config.student
+    return student.source, student.adapter, student.dtype, student.quantization
 
 
 def _told(config: ConfigDict) -> str:

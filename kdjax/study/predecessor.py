@@ -11,15 +11,16 @@ from kdjax.errors import InputError
 from kdjax.knowledge import MOST_TURNS, aicl
 from kdjax.prompting import Neighbours
 from kdjax.reporting import RunLog, write_jsonl
+from kdjax.student import check_student
 from kdjax.study import team
 from kdjax.study.cell import load_domains
 from kdjax.study.difficulty import difficulty
 from kdjax.study.distil import asking, open_config_teacher
 from kdjax.study.examples import check_splits, spread
 from kdjax.study.finished import finish, show, shown_if_finished
-from kdjax.study.quantity import Difficulty, choose
+from kdjax.study.quantity import Difficulty, choose, measures_difficulty
 from kdjax.study.scores import prediction_row, results
-from kdjax.study.settings import check, devices
+from kdjax.study.settings import check, devices, student_settings
 from kdjax.study.workdir import check_workdir, claim, stage, stage_seconds
 from kdjax.training import Counts
 
@@ -81,11 +82,14 @@ def _measured(config: ConfigDict, domains: Mapping[str, Domain], log: RunLog) ->
 
 
 def check_aicl(config: ConfigDict, domains: Mapping[str, Domain]) -> None:
-    """Raise InputError where the teacher cannot be talked with, or a domain has no neighbours."""
+    """Raise InputError where the teacher cannot be talked with, a domain has no neighbours, or the student that is to tell
+    how hard sessions are cannot be read."""
     if config.teacher.kind == "annotations":
         raise InputError(
             "config.teacher.kind='annotations' is no model, and AICL talks with one; choose 'hf', 'http' or 'replay'"
         )
     check_splits(domains)
+    if measures_difficulty(config):
+        check_student(config.student.source, **student_settings(config))
     with open_config_teacher(config, lambda text: None) as teacher:
         teacher.check()

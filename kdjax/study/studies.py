@@ -34,8 +34,8 @@ def study(config: ConfigDict, workdir: str) -> None:
     """Run the cells of `config.study` that are not finished, and write study.csv, study.md, study.tex and report.html.
 
     Each run has a folder of its own in <workdir>/cells, named by its config: a finished one is never run again, one that was
-    broken off goes on, a changed one is another. With `study.dry_run` only the plan is printed, and nothing is written.
-    A run that fails does not keep the others from theirs, unless other processes are in the middle of it.
+    broken off goes on, a changed one is another. With `study.dry_run` only the plan is printed, and nothing is written here.
+    A run whose loss is not finite does not keep the others from theirs, unless several processes run the study.
 
     Raises:
         InputError: a cell that cannot be run, found before any is; or runs that failed, behind the tables of the others.
@@ -62,9 +62,7 @@ def study(config: ConfigDict, workdir: str) -> None:
     if failed:
         reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
         tables = f"{folder / 'study.md'} is of the others" if done else "no other is finished"
-        raise InputError(
-            f"{len(failed)} of {len(waiting)} runs failed ({tables}; the same command tries them again). {reasons}"
-        )
+        raise InputError(f"{len(failed)} of {len(waiting)} runs failed; {tables}. {reasons}")
     console.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
@@ -76,7 +74,7 @@ def _run(waiting: list[tuple[GridCell, Run]], shared: Path, console: Console) ->
         console.print(f"\nrun {number} of {len(waiting)}: {cell.name}, seed {one.seed}", soft_wrap=True)
         try:
             RUN[one.config.job](one.config, one.folder, shared)
-        except (InputError, FloatingPointError) as error:
+        except FloatingPointError as error:  # this run's own; an InputError is for the user to put right
             if not processes.alone():
                 raise
             failed[f"{cell.name}, seed {one.seed}"] = str(error)

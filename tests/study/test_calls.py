@@ -123,6 +123,9 @@ def test_the_neighbours_of_a_sample_are_its_own(run):
     chosen = sampled(config, DOMAINS, "knowledge")["demo"].splits["train"]
     found = [one.neighbour for one in conversations(run("aicl", config, eval__max_sessions=0), DOMAINS)]
     assert len(found) == 40 and {*found} <= {*chosen}
+    config.quantity.strategy = "difficulty"
+    dialogues = [run(name, config, eval__max_sessions=2) for name in ("hard", "as hard")]
+    assert [one.to_come for one in count(*dialogues)] == [2 * MOST_TURNS] * 2  # not known: at most
 
 
 def test_dialogues_with_one_neighbour_share_what_is_said_of_it(run, monkeypatch):

@@ -26,8 +26,8 @@ def test_rules_are_tried_once_for_runs_that_try_the_same(config, tmp_path, capsy
         said = capsys.readouterr().out
         assert said.count("validation: as in an earlier run") == (3 if name == "other" else 0)  # with none, and each
         assert said.count("test: as in an earlier run") == (name == "other")
-    for file in ("predictions.jsonl", "knowledge/demo/rules.jsonl"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    one, other = (tmp_path / name / "knowledge" / "demo" / "rules.jsonl" for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -4,6 +4,7 @@ import pytest
 
 from configs.base import cell, study
 from configs.sft_text import WRITES
+from kdjax.student import LoraConfig, load_student
 from kdjax.study.cell import load_domains
 from kdjax.study.grid import grid
 from kdjax.study.plan import WorkCounter
@@ -65,6 +66,30 @@ OTHERS = {
 def test_what_differs_counts_apart(tmp_path, cells):
     _, (second, alone) = counted(tmp_path, *cells)
     assert second.first == alone.first
+
+
+TRIED = UNTRAINED | {"knowledge__keep": "validated"}
+
+
+def test_cards_are_tried_once_without_demonstrations(tmp_path):
+    (plain, _), (tried, alone), (again, _) = counted(
+        tmp_path, UNTRAINED, TRIED, TRIED | {"prompting__demonstrations": 2}
+    )
+    assert tried.first > 5 * plain.first and alone.first == tried.first  # cards depend on what is kept of them
+    assert again.first < tried.first / 2 and again.further > tried.further
+
+
+def test_an_adapter_is_asked_about_cards_anew(tmp_path):
+    load_student("tiny-random", lora=LoraConfig(r=2)).save_adapter(tmp_path / "adapter")
+    adapter = WRITES | {"student__adapter": str(tmp_path / "adapter")}
+    (plain, _), (tried, _), (again, _) = counted(tmp_path, UNTRAINED | adapter, TRIED | adapter, TRIED | adapter)
+    assert again.first == tried.first > 5 * plain.first
+
+
+def test_what_measures_the_neighbours_of_aicl_counts(tmp_path):
+    aicl = {"job": "aicl", "teacher__kind": "hf", "teacher__source": "tiny-random", "quantity__ratio": 0.5}
+    (plain, _), (hard, _), (again, _) = counted(tmp_path, aicl, *[aicl | {"quantity__strategy": "difficulty"}] * 2)
+    assert plain.first == again.first == 0 < hard.first
 
 
 def test_difficulty_is_measured_once(tmp_path):
