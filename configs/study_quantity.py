@@ -5,11 +5,12 @@ and formats together.
     python launch.py --config=configs/study_quantity.py --config.data.source=bundlerec --config.data.root=DIR \\
         --config.data.domains="('electronic','clothing')"
 
-Samples of one strategy are nested. Sessions that are not in the sample yield neither knowledge nor training examples: the teacher
-reflects on 32 sessions, of which a sample holds its share. With --config.quantity.applies_to="('knowledge',)" the others are still
-trained on. Several formats with thoughts among them, which are written, are compared with a student that writes, told rules. With two domains, a
-cell for each alone shows what learning from both is worth, and one what it is worth that each prompt has the knowledge of both. `:small`
-leaves out two strategies, the share of 75 %, several formats, and the second epoch; `:smoke` runs in two minutes.
+Samples of one strategy are nested. Sessions that are not in the sample yield neither knowledge nor training examples:
+the teacher reflects on 32 sessions, of which a sample holds its share. With
+--config.quantity.applies_to="('knowledge',)" the others are still trained on. Several formats with thoughts among them,
+which are written, are compared with a student that writes, told rules. With two domains, a cell for each alone shows
+what learning from both is worth, and one what it is worth that each prompt has the knowledge of both. `:small` leaves
+out two strategies, the share of 75 %, several formats, and the second epoch; `:smoke` runs in two minutes.
 """
 
 from configs.base import cell, small, study

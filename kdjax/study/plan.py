@@ -16,7 +16,7 @@ from kdjax.data import Domain
 from kdjax.errors import InputError
 from kdjax.prompting import Example
 from kdjax.reporting import duration
-from kdjax.sources import load_tokenizer, resolve
+from kdjax.sources import Tokenizer, load_tokenizer, resolve
 from kdjax.student import DecoderConfig, check_student
 from kdjax.study import examples as asking
 from kdjax.study.calls import CallCounter, Calls
@@ -67,17 +67,21 @@ class WorkCounter:
         config = run.config
         if config.job == "aicl":
             check_aicl(config, domains)
-            return Work(first=self._measuring(config, domains) if measures_difficulty(config) else 0.0)
+            if not measures_difficulty(config):
+                return Work()
+            shape = check_student(config.student.source, **student_settings(config))
+            tokenizer = load_tokenizer(resolve(config.student.source))
+            return Work(first=self._measuring(config, domains, tokenizer, shape))
         prepared = prepare(config, run.folder, domains)
         chosen = {use: foreseen(config, domains, use) for use in USES}
         teller = asking.teller(config, prepared.tokenizer, chosen["knowledge"], prepared.ready)
         epochs = asking.training_set(config, teller, chosen["training"], prepared.ready)
         validation, test = (asking.questions(config, teller, domains, one).prompts for one in ("validation", "test"))
-        bare = teller.without_demonstrations()
+        plain = teller.without_demonstrations()
         fitted, judged = epochs[0], test  # as a pair head reads them
         if config.student.answer == "text" and config.prompting.demonstrations:
-            fitted = asking.training_set(config, bare, chosen["training"], prepared.ready)[0]
-            judged = asking.questions(config, bare, domains, "test").prompts
+            fitted = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
+            judged = asking.questions(config, plain, domains, "test").prompts
         steps = train_settings(config).total_steps(len(epochs), len(epochs[0]))
         share = min(1.0, steps * config.train.batch_size / (len(epochs) * len(epochs[0])))
         cost = Cost(config, prepared.shape)
@@ -93,8 +97,8 @@ class WorkCounter:
         untrained[*(head if cost.judges else who), *form, digest(test)] = answers
         tried = 0.0
         if tries := _tried(config):  # alone in the prompt
-            read = asking.training_set(config, bare, chosen["training"], prepared.ready)[0]
-            alone = asking.questions(config, bare, domains, "validation").prompts
+            read = asking.training_set(config, plain, chosen["training"], prepared.ready)[0]
+            alone = asking.questions(config, plain, domains, "validation").prompts
             tried = tries * (cost.answering(alone) + (cost.judging(read) if cost.judges else 0.0))
             untrained[*who, config.student.pair_layers, *form, "cards tried", digest(read), digest(alone)] = tried
         untrained[head] = cost.judging(fitted)
@@ -104,15 +108,14 @@ class WorkCounter:
             own, untrained = own + answers + tried, {}
         first, further = own + self._new(untrained), own + sum(untrained.values())
         if measures_difficulty(config):
-            first += self._measuring(config, domains)
+            first += self._measuring(config, domains, prepared.tokenizer, prepared.shape)
         return Work(steps, first, further, _disk(prepared, steps))
 
-    def _measuring(self, config: ConfigDict, domains: Mapping[str, Domain]) -> float:
+    def _measuring(
+        self, config: ConfigDict, domains: Mapping[str, Domain], tokenizer: Tokenizer, shape: DecoderConfig
+    ) -> float:
         """The flops of finding out how hard training sessions are, if no cell did before."""
-        shape = check_student(config.student.source, **student_settings(config))
-        bare = Teller(
-            load_tokenizer(resolve(config.student.source)), asking.product_form(config), dict.fromkeys(domains, "")
-        )
+        bare = Teller(tokenizer, asking.product_form(config), dict.fromkeys(domains, ""))
         told = [bare.example(name, one) for name, domain in domains.items() for one in domain.splits["train"]]
         return self._new({(*_model(config), "difficulty", digest(told)): Cost(config, shape).reading(told)})
 

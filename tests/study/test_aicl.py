@@ -15,10 +15,8 @@ def test_the_dialogues_are_held_scored_and_replayed(launch, watched, tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     events = watched.read_text()
     assert "import torch in hf_worker.py" in events and "torch in launch.py" not in events and "socket" not in events
-    splits, chosen = (
-        load_domain("demo", "", "demo").splits,
-        json.loads((tmp_path / "run" / "selection.json").read_text()),
-    )
+    splits = load_domain("demo", "", "demo").splits
+    chosen = json.loads((tmp_path / "run" / "selection.json").read_text())
     dialogues, predictions = (rows_of(tmp_path / "run" / f"{name}.jsonl") for name in ("dialogues", "predictions"))
     assert len(dialogues) == len(predictions) == 3
     assert len(chosen["knowledge"]["demo"]) == 16  # a neighbour is one of them
