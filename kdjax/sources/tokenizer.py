@@ -1,24 +1,38 @@
 """One tokenizer for training, evaluation and export, on `tokenizers` and jinja2 alone (AutoTokenizer would import torch)."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import tokenizers
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
 
 from kdjax.errors import InputError
-from kdjax.reporting.files import read_json
+from kdjax.sources.chat_template import (
+    TEMPLATE_FILE,
+    compile_template,
+    default_template,
+    template_code,
+    template_files,
+    templates_of,
+)
 from kdjax.sources.files import ModelFiles
 from kdjax.sources.gguf_model import open_gguf, tokenizer_json
+from kdjax.sources.tokenizer_files import json_if_there, read_files
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": …}
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # that a chat template may write
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    TEMPLATE_FILE,
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+MARKER = re.compile(r"[^\w\s].*\w.*[^\w\s]")  # <think>, [INST]; no word and no white space that a vocabulary adds
 
 
 class Tokenizer:
@@ -34,16 +48,13 @@ class Tokenizer:
         eos_ids: Sequence[int],
         where: str,
         files: Sequence[Path] = (),
+        tokenizer_class: str | None = None,
     ):
+        """`files` are what `save` copies; `tokenizer_class` is what their tokenizer_config.json must say without config.json."""
         inner.no_padding()
         inner.no_truncation()
-        self.inner, self.settings, self.eos_ids, self.where, self._files = (
-            inner,
-            settings,
-            tuple(eos_ids),
-            where,
-            tuple(files),
-        )
+        self.inner, self.settings, self.eos_ids, self.where = inner, settings, tuple(eos_ids), where
+        self._files, self._tokenizer_class = tuple(files), tokenizer_class
 
     @property
     def eos_id(self) -> int:
@@ -56,6 +67,11 @@ class Tokenizer:
         token = self.inner.id_to_token(self.eos_id)
         assert token is not None  # checked when the tokenizer was read
         return token
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens that have a name (bos_token, image_token, …), which a chat template may write by it."""
+        return {name: text for name, text in self.settings.items() if name.endswith("_token") and isinstance(text, str)}
 
     @property
     def vocab_size(self) -> int:
@@ -80,13 +96,19 @@ class Tokenizer:
 
         A product's title must not end the turn.
         """
-        for token in self._special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
+        for token in self._written_by_template:
+            text = text.replace(token, f"{token[0]} {token[1:]}" if len(token) > 1 else " ")
         return text
 
     @cached_property
-    def _special(self) -> tuple[str, ...]:
-        return tuple(token.content for token in self.inner.get_added_tokens_decoder().values() if token.special)
+    def _written_by_template(self) -> tuple[str, ...]:
+        """Texts that would be markers in a conversation: special tokens, and other added ones in the chat template."""
+        template = self.settings.get("chat_template") and default_template(self.settings["chat_template"], self.where)
+        return tuple(
+            token.content
+            for token in self.inner.get_added_tokens_decoder().values()
+            if token.special or (MARKER.fullmatch(token.content) and token.content in (template or ""))
+        )
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """A conversation as the text that the model was tuned on; contents are escaped.
@@ -104,31 +126,18 @@ class Tokenizer:
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         template, escaped = self._template, [m | {"content": self.escape(m["content"])} for m in messages]
-        with _template_code():
+        with template_code():
             return template.render(
                 messages=escaped,
                 add_generation_prompt=add_generation_prompt,
                 tools=None,  # transformers defines both, and templates ask `is not none`
                 documents=None,
-                **{name: self.settings.get(name) or "" for name in SPECIAL_TOKENS},
+                **self.special_tokens,
             )
 
     @cached_property
-    def _template(self):
-        template = self.settings.get("chat_template")
-        if isinstance(template, list):  # named templates; "default" is the one for plain conversations
-            named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
-            template = named[0].get("template") if named else None
-        if not template or not isinstance(template, str):
-            raise InputError(f"{self.where}: the tokenizer has no chat template; use an instruct model")
-        # As transformers sets it up, but without strftime_now: a prompt must not change with the calendar.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, **kwargs)
-        environment.globals["raise_exception"] = _raise_template_error
-        with _template_code():
-            return environment.from_string(template)
+    def _template(self) -> Template:
+        return compile_template(default_template(self.settings.get("chat_template"), self.where))
 
     def token_bytes(self) -> list[bytes | None]:
         """The bytes that each token id stands for; None for special tokens and unused ids. Index = token id."""
@@ -142,16 +151,23 @@ class Tokenizer:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and the template into `folder`, byte for byte as they came where
-        they came as files."""
+        """Write tokenizer.json, tokenizer_config.json and the templates into `folder`, byte for byte as they came where
+        they came as files.
+
+        The one exception: where the model's config.json has a say in the tokenizer's class, the copy names the class.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        if self._files:
-            for path in self._files:
-                shutil.copyfile(path, folder / path.name)
-        else:
+        config = folder / "tokenizer_config.json"
+        for path in self._files:
+            target = folder / path.relative_to(self.where)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+        if not self._files:
             (folder / "tokenizer.json").write_text(tokenizer_json(self.inner), encoding="utf-8")
-            settings = json.dumps(self.settings, ensure_ascii=False, indent=2, sort_keys=True)
-            (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+            config.write_text(_settings_text(self.settings), encoding="utf-8")
+        elif self._tokenizer_class:
+            settings = json_if_there(config) | {"tokenizer_class": self._tokenizer_class}
+            config.write_text(_settings_text(settings), encoding="utf-8")
 
 
 def load_tokenizer(files: ModelFiles) -> Tokenizer:
@@ -169,24 +185,12 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
 
 def read_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a folder that holds tokenizer.json and tokenizer_config.json (a model, an adapter, a teacher cache)."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: tokenizer.json is missing (slow tokenizers are not read; save it with a fast one)")
-    try:
-        inner = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"{path}: not a readable tokenizer ({error})") from error
-    settings = _json_if_there(folder / "special_tokens_map.json") | _json_if_there(folder / "tokenizer_config.json")
-    for name in SPECIAL_TOKENS:
-        settings[name] = _text_of_token(settings.get(name), f"{folder}: {name}")
-    if (folder / "chat_template.jinja").is_file():
-        try:
-            settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{folder / 'chat_template.jinja'}: not UTF-8 text ({error})") from error
+    inner, settings, tokenizer_class = read_files(folder)
+    if templates := templates_of(folder):
+        settings["chat_template"] = templates
     named = [inner.token_to_id(settings["eos_token"])] if settings["eos_token"] else []
     for config in ("generation_config.json", "config.json"):
-        more = _json_if_there(folder / config).get("eos_token_id")
+        more = json_if_there(folder / config).get("eos_token_id")
         named += more if isinstance(more, list) else [more]
     ids = [i for i in named if i is not None]
     known = set(inner.get_vocab(with_added_tokens=True).values())
@@ -195,34 +199,13 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     ids = list(dict.fromkeys(ids))
     if not ids:
         raise InputError(f"{folder}: no end-of-sequence token is named (eos_token in tokenizer_config.json)")
-    return Tokenizer(
-        inner, settings, ids, str(folder), [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    )
+    files = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    files += [path for path in template_files(folder) if path not in files]
+    return Tokenizer(inner, settings, ids, str(folder), files, tokenizer_class)
 
 
-def _json_if_there(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}
-
-
-def _text_of_token(token: str | dict | None, where: str) -> str | None:
-    """The text of a special token, which stands there by itself or in an object."""
-    text = token.get("content", token) if isinstance(token, dict) else token
-    if text is not None and not isinstance(text, str):
-        raise InputError(f"{where} is {token!r}, and must be a text, or an object with its text as content")
-    return text
-
-
-@contextmanager
-def _template_code() -> Iterator[None]:
-    """Runs what a chat template says: a program by strangers, in a sandbox, whose every error is the template's."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise TemplateError(f"{type(error).__name__}: {error}") from error
-
-
-def _raise_template_error(message: str) -> None:
-    raise TemplateError(message)
+def _settings_text(settings: dict) -> str:
+    return json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
 
 
 def _bytes_of_sentencepiece(token: str) -> bytes:

@@ -237,7 +237,7 @@ TEMPLATES = {
     "asks for what is not there": ("{{ nothing.at.all }}", "'nothing' is undefined"),
     "refuses": ("{{ raise_exception('not today') }}", "not today"),
     "is a number": (7, "no chat template; use an instruct model"),
-    "is an object": ({"default": "x"}, "no chat template; use an instruct model"),
+    "is an object without a default": ({"tool_use": "x"}, "no chat template; use an instruct model"),
     "is a list of texts": (["x"], "no chat template; use an instruct model"),
     "has a name and no text": ([{"name": "default"}], "no chat template; use an instruct model"),
 }

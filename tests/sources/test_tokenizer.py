@@ -143,10 +143,11 @@ def test_bos_is_not_doubled(family, tmp_path):
 
 
 def test_a_prompt_does_not_change_with_the_calendar(tmp_path):
-    template = "{% if strftime_now is defined %}{{ strftime_now('%d') }}{% else %}26 Jul 2024{% endif %}"
-    assert (
-        read_tokenizer(write_byte_level(tmp_path, chat_template=template)).render(conversation("user")) == "26 Jul 2024"
-    )
+    """It gets the date that Llama 3's templates use by themselves, whether or not a template asks for a clock first."""
+    asks = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
+    for template in (asks, "{{ strftime_now('%d %b %Y') }}"):
+        tokenizer = read_tokenizer(write_byte_level(tmp_path, chat_template=template))
+        assert tokenizer.render(conversation("user")) == "26 Jul 2024"
 
 
 def test_a_template_file_and_named_templates(tmp_path):
@@ -200,10 +201,16 @@ def test_special_tokens_named_in_the_older_file_alone(tmp_path):
     assert tokenizer.render([{"role": "user", "content": "x"}]).startswith(special["bos_token"])
 
 
-@pytest.mark.parametrize("eos", [None, "<|nowhere|>"])
-def test_a_missing_eos_is_said(tmp_path, eos):
+def test_a_missing_eos_is_said(tmp_path):
     with pytest.raises(InputError, match="no end-of-sequence token"):
-        read_tokenizer(write_byte_level(tmp_path, eos_token=eos))
+        read_tokenizer(write_byte_level(tmp_path, eos_token=None))
+
+
+def test_an_eos_that_is_no_token_is_refused_though_the_model_names_another(tmp_path):
+    write_byte_level(tmp_path, eos_token="<|nowhere|>")
+    (tmp_path / "config.json").write_text('{"eos_token_id": 1}')
+    with pytest.raises(InputError, match=r"eos_token '<\|nowhere\|>' is not a token of tokenizer\.json"):
+        read_tokenizer(tmp_path)
 
 
 # Bytes
