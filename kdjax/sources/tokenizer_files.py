@@ -1,6 +1,6 @@
 """The tokenizer files of a model folder, read as transformers' AutoTokenizer reads them: tokens, flags, special tokens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ class _Special:
                 self.declared[self._id("added_tokens_decoder", i)] = self._token(f"added_tokens_decoder {i}", fields)
         else:
             self._read_older_files()
-        self.extra = self._extra()
+        read = [self._token_or_text("extra_special_tokens", token) for token in self._unnamed()]
+        self.extra = [token for token in read if token is not None]
 
     def _read_older_files(self) -> None:
         """special_tokens_map.json, which wins over tokenizer_config.json, and added_tokens.json."""
@@ -90,7 +91,7 @@ class _Special:
         for name, value in older.items():
             self.settings[name] = value | {"special": True} if isinstance(value, dict) else value
         special = {self._text(name, self.settings.get(name)) for name in SPECIAL_TOKENS}
-        special |= {self._text("extra_special_tokens", token) for token in self.settings["extra_special_tokens"] or []}
+        special |= {self._text("extra_special_tokens", token) for token in self._unnamed()}
         for text, i in json_if_there(self.folder / "added_tokens.json").items():
             token = AddedToken(text, special=text in special, normalized=text not in special)
             self.declared[self._id("added_tokens.json", i)] = token
@@ -138,18 +139,17 @@ class _Special:
         read = {key: self._token_or_text(key, settings.get(key)) for key in keys}
         return {key: token for key, token in read.items() if token is not None}
 
-    def _extra(self) -> list[str | AddedToken]:
+    def _unnamed(self) -> list:
         """Special tokens without a name. Those with names (the field holds either) go to the settings."""
         extra = self.settings["extra_special_tokens"] or []
         if isinstance(extra, dict):
-            if unnamed := [name for name in extra if not name.endswith("_token")]:
-                raise InputError(
-                    f"{self.folder}: the name {unnamed[0]!r} in extra_special_tokens must end in _token to be read"
-                )
-            self.settings |= extra
+            if short := [name for name in extra if not name.endswith("_token")]:
+                raise InputError(f"{self.folder}: the name {short[0]!r} in extra_special_tokens must end in _token")
+            self.settings |= extra | {"extra_special_tokens": None}
             return []
-        read = [self._token_or_text("extra_special_tokens", token) for token in extra]
-        return [token for token in read if token is not None]
+        if not isinstance(extra, list):
+            raise InputError(f"{self.folder}: extra_special_tokens is {extra!r}, and must be a list of tokens")
+        return extra
 
     def _token_or_text(self, name: str, value: Any) -> str | AddedToken | None:
         return self._token(name, value) if isinstance(value, dict) else self._text(name, value)
