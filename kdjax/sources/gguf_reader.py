@@ -59,6 +59,8 @@ class _Reader:
 
     def read(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
         version, n_tensors, n_fields = self._scalar("I"), self._scalar("Q"), self._scalar("Q")
+        if version and not version & 0xFFFF:
+            raise ValueError("its bytes are in big-endian order, and only little-endian files are read")
         if version not in VERSIONS:
             raise ValueError(f"its version is {version}, and only {VERSIONS} are read")
         fields = {self._string(): self._value(self._scalar("I")) for _ in range(n_fields)}

@@ -179,7 +179,7 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     if files.gguf:
         model = open_gguf(files.gguf)
         inner, settings = model.tokenizer
-        return Tokenizer(inner, settings, [model.field("tokenizer.ggml.eos_token_id")], str(files.gguf))
+        return Tokenizer(inner, settings, model.end_ids, str(files.gguf))
     return read_tokenizer(files.folder)
 
 

@@ -57,7 +57,7 @@ GGUF = {
     "another magic": (lambda whole: b"GGML" + whole[4:], TORN, "it does not begin with GGUF"),
     "version 1": (put("I", 1, 4), TORN, "its version is 1, and only (2, 3) are read"),
     "version 99": (put("I", 99, 4), TORN, "its version is 99"),
-    "the other byte order": (put("I", 3 << 24, 4), TORN, "its version is 50331648"),
+    "the other byte order": (put("I", 3 << 24, 4), TORN, "big-endian order"),
     "cut off in its metadata": (lambda whole: whole[:100], TORN),
     "cut off in its vocabulary": (lambda whole: whole[:3000], TORN),
     "cut off in its weights": (lambda whole: whole[:-1000], TORN),

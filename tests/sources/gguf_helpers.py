@@ -23,6 +23,13 @@ GGUF_OF_HF = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+ADD = {
+    str: GGUFWriter.add_string,
+    bool: GGUFWriter.add_bool,
+    int: GGUFWriter.add_uint32,
+    float: GGUFWriter.add_float32,
+    list: GGUFWriter.add_array,
+}
 
 
 def byte_level_tokenizer(pre_tokenizer=None) -> Tokenizer:
@@ -79,7 +86,7 @@ def write_gguf(
     quantized: bool = False,
     metadata: dict | None = None,
 ) -> Path:
-    """Write the model; with `quantized` the matrices of the layers are Q8_0, else all is F32. `metadata` adds string fields."""
+    """Write the model; with `quantized` the matrices of the layers are Q8_0, else all is F32. `metadata` changes fields (... takes one away)."""
     writer = GGUFWriter(path, architecture)
     writer.add_context_length(512)
     writer.add_embedding_length(HIDDEN)
@@ -91,7 +98,9 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(1e-5)
     _add_tokenizer(writer, tokenizer, pre)
     for name, value in (metadata or {}).items():
-        writer.add_string(name, value)
+        writer.kv_data[0].pop(name, None)
+        if value is not ...:
+            ADD[type(value)](writer, name, value)
     for name, weight in weights.items():
         if name.endswith("q_proj.weight"):
             weight = permute(weight, HEADS)

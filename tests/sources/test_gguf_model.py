@@ -217,7 +217,7 @@ def test_another_file_called_gguf_is_an_error(tmp_path):
     ("change", "message"),
     [
         ({"architecture": "qwen2"}, "architecture 'qwen2' is not supported"),
-        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, "rope scaling"),
+        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, r"llama\.rope\.scaling\.type is 'yarn'"),
     ],
 )
 def test_what_is_not_computed_is_refused(tmp_path, tokenizer, weights, change, message):
