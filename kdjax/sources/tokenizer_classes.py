@@ -172,8 +172,8 @@ def rebuilt(name: str, tokenizer: Tokenizer, content: dict, settings: Mapping, w
             raise InputError(
                 f"{where}: {flag} in tokenizer_config.json is {settings[flag]!r}, and must be true or false"
             )
-    model = content["model"]
-    if CLASSES[name].rebuild is None:
+    model, rebuild = content["model"], CLASSES[name].rebuild
+    if rebuild is None:
         if model.get("dropout"):
             raise InputError(
                 f"{where}: dropout in tokenizer.json is {model['dropout']}: tokens would be random; set null"
@@ -185,6 +185,6 @@ def rebuilt(name: str, tokenizer: Tokenizer, content: dict, settings: Mapping, w
         )
     merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model.get("merges") or []]
     try:
-        return CLASSES[name].rebuild(model["vocab"], merges, settings)
+        return rebuild(model["vocab"], merges, settings)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise InputError(f"{where}: tokenizer.json does not make a {name} ({error})") from error

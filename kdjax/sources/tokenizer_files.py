@@ -58,7 +58,9 @@ def read_files(folder: Path) -> tuple[Tokenizer, dict[str, Any], str | None]:
 
 
 def _check_followed(folder: Path, settings: Mapping, content: Mapping) -> None:
-    not_followed = {name: why for name, why in _NOT_FOLLOWED.items() if settings.get(name)}
+    code = settings.get("auto_map")
+    set_to = {**settings, "auto_map": code.get("AutoTokenizer") if isinstance(code, dict) else code}
+    not_followed = {name: why for name, why in _NOT_FOLLOWED.items() if set_to.get(name)}
     if settings.get("clean_up_tokenization_spaces") and content["model"].get("type", "BPE") != "BPE":
         not_followed["clean_up_tokenization_spaces"] = "decoding would lose spaces; set it to false"
     for name, why in not_followed.items():
@@ -71,8 +73,9 @@ class _Special:
     def __init__(self, folder: Path, settings: dict[str, Any], content: Mapping):
         self.folder, self.settings, self.content = folder, settings, content
         self.declared: dict[int, AddedToken] = {}  # in the files beside tokenizer.json
-        if not settings.get("extra_special_tokens"):  # transformers 5's name for it
-            settings["extra_special_tokens"] = settings.pop("additional_special_tokens", None)
+        if "additional_special_tokens" in settings and not settings.get("extra_special_tokens"):
+            settings["extra_special_tokens"] = settings.pop("additional_special_tokens")  # transformers 5's name
+        self._name_extra()
         if "added_tokens_decoder" in settings:
             for i, fields in self._object("added_tokens_decoder", settings["added_tokens_decoder"]).items():
                 self.declared[self._id("added_tokens_decoder", i)] = self._token(f"added_tokens_decoder {i}", fields)
@@ -84,10 +87,13 @@ class _Special:
     def _read_older_files(self) -> None:
         """special_tokens_map.json, which wins over tokenizer_config.json, and added_tokens.json."""
         older = json_if_there(self.folder / "special_tokens_map.json")
-        extra, additional = older.pop("extra_special_tokens", None), older.pop("additional_special_tokens", None)
-        if isinstance(extra, list) and isinstance(self.settings["extra_special_tokens"], list):
-            extra = [*self.settings["extra_special_tokens"], *extra]
-        self.settings["extra_special_tokens"] = extra or self.settings["extra_special_tokens"] or additional
+        extra = older.pop("extra_special_tokens", None)
+        if isinstance(extra, list):
+            extra = [*self._unnamed(), *extra]
+        additional = older.pop("additional_special_tokens", None)
+        if extra or (additional and "extra_special_tokens" not in self.settings):
+            self.settings["extra_special_tokens"] = extra or additional
+            self._name_extra()
         for name, value in older.items():
             self.settings[name] = value | {"special": True} if isinstance(value, dict) else value
         special = {self._text(name, self.settings.get(name)) for name in SPECIAL_TOKENS}
@@ -100,15 +106,14 @@ class _Special:
         """Add the tokens to `inner`, a tokenizer of the class `name`, and leave the texts in the settings."""
         named = self._named(CLASSES[name].special)
         tokens = self._tokens()
-        known = set(inner.get_vocab(with_added_tokens=True)) | {token.content for token in tokens.values()}
-        if (end := named.get("eos_token")) and str(end) not in known:
+        by_text = {token.content: token for token in tokens.values()}
+        if (end := named.get("eos_token")) and str(end) not in by_text and inner.token_to_id(str(end)) is None:
             raise InputError(
                 f"{self.folder}: eos_token {str(end)!r} is not a token of tokenizer.json; the model cannot write it"
             )
-        by_text = {token.content: token for token in tokens.values()}
         named = {key: by_text.get(str(token), token) for key, token in named.items()}
-        to_add = [token for _, token in sorted(tokens.items())]
-        listed = {token.content for token in [*to_add, *inner.get_added_tokens_decoder().values()]}
+        to_add: list[str | AddedToken] = [token for _, token in sorted(tokens.items())]
+        listed = {token.content for token in [*tokens.values(), *inner.get_added_tokens_decoder().values()]}
         to_add += [token for token in [*named.values(), *self.extra] if str(token) not in listed]
         texts = {str(token) for token in named.values()}
         inner.add_tokens([self._special_if(token, str(token) in texts) for token in to_add])
@@ -130,7 +135,7 @@ class _Special:
         flags = {i: {name: token[name] for name in ("content", *TEXT_FLAGS)} for i, token in stored.items()}
         return self.declared | {i: AddedToken(**fields) for i, fields in flags.items()}
 
-    def _named(self, defaults: Mapping[str, str]) -> dict[str, str | AddedToken]:
+    def _named(self, defaults: Mapping[str, str | None]) -> dict[str, str | AddedToken]:
         """Special tokens by name: the usual names, then any other field that ends in _token and holds a text."""
         padding = self.content.get("padding")
         settings = ({"pad_token": padding["pad_token"]} if padding else {}) | dict(defaults) | self.settings
@@ -139,14 +144,16 @@ class _Special:
         read = {key: self._token_or_text(key, settings.get(key)) for key in keys}
         return {key: token for key, token in read.items() if token is not None}
 
-    def _unnamed(self) -> list:
-        """Special tokens without a name. Those with names (the field holds either) go to the settings."""
-        extra = self.settings["extra_special_tokens"] or []
-        if isinstance(extra, dict):
+    def _name_extra(self) -> None:
+        """Special tokens with names, which the field of the unnamed ones may hold instead, go to the settings."""
+        if isinstance(extra := self.settings.get("extra_special_tokens"), dict):
             if short := [name for name in extra if not name.endswith("_token")]:
                 raise InputError(f"{self.folder}: the name {short[0]!r} in extra_special_tokens must end in _token")
-            self.settings |= extra | {"extra_special_tokens": None}
-            return []
+            self.settings |= self.settings.pop("extra_special_tokens")
+
+    def _unnamed(self) -> list:
+        """Special tokens without a name."""
+        extra = self.settings.get("extra_special_tokens") or []
         if not isinstance(extra, list):
             raise InputError(f"{self.folder}: extra_special_tokens is {extra!r}, and must be a list of tokens")
         return extra

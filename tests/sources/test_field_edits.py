@@ -104,6 +104,18 @@ BYTE_LEVEL = {
     "special_tokens_map.json, a list": field(MAP, additional_special_tokens=[TURN]),
     "special_tokens_map.json, a new list": field(MAP, extra_special_tokens=[TURN])
     | config(extra_special_tokens=["<b>"]),
+    "special_tokens_map.json, two lists": field(MAP, additional_special_tokens=[TURN])
+    | config(extra_special_tokens=["<b>"]),
+    "special_tokens_map.json, an empty list": field(MAP, additional_special_tokens=[TURN])
+    | config(extra_special_tokens=[]),
+    "special_tokens_map.json, names": field(MAP, extra_special_tokens={"image_token": TURN})
+    | config(extra_special_tokens=["<b>"], chat_template=NAMES),
+    "names, and a list in special_tokens_map.json": field(MAP, extra_special_tokens=[TURN])
+    | config(extra_special_tokens={"image_token": "<b>"}, chat_template=NAMES),
+    "names, and an old list in special_tokens_map.json": field(MAP, additional_special_tokens=[TURN])
+    | config(extra_special_tokens={"image_token": "<b>"}, chat_template=NAMES),
+    "an old list in both": field(MAP, additional_special_tokens=[TURN]) | config(additional_special_tokens=["<b>"]),
+    "auto_map of other things": config(auto_map={"AutoConfig": "x.X"}),
     "special_tokens_map.json, passed over": field(MAP, eos_token="<|im_start|>", additional_special_tokens=[TURN])
     | config(added_tokens_decoder={"2": token("<|im_end|>")}),
     "special_tokens_map.json, a name": field(MAP, image_token=TURN) | config(chat_template=NAMES),
