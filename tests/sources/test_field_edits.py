@@ -39,6 +39,15 @@ def stored(i: int, **flags):
     return lambda content: content["added_tokens"][i].update(flags)
 
 
+def lowercase(content: dict) -> None:
+    content["normalizer"] = {"type": "Lowercase"}
+
+
+def padding(content: dict) -> None:
+    fixed = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    content["padding"] = fixed | {"pad_type_id": 0, "pad_token": "<pad>"}
+
+
 def field(name: str, **fields) -> dict:
     return {name: fields}
 
@@ -82,7 +91,7 @@ BYTE_LEVEL = {
     "an end not special in tokenizer.json": {JSON: stored(2, special=False)},
     "a token taken out of tokenizer.json": {JSON: lambda content: content["added_tokens"].pop(1)},
     "ignore_merges in tokenizer.json": {JSON: lambda content: content["model"].update(ignore_merges=True)},
-    "a normalizer in tokenizer.json": {JSON: lambda content: content.update(normalizer={"type": "Lowercase"})},
+    "a normalizer in tokenizer.json": {JSON: lowercase},
     "an old list of special tokens": config(additional_special_tokens=[TURN]),
     "an old list of objects": config(additional_special_tokens=[token(TURN, rstrip=True) | {"__type": "AddedToken"}]),
     "a new list of special tokens": config(extra_special_tokens=[TURN, "<b>"]),
@@ -96,6 +105,14 @@ BYTE_LEVEL = {
     "a start that is a word": config(bos_token="the", chat_template=NAMES),
     "no start": config(bos_token=None, chat_template=NAMES),
     "added_tokens.json": field(ADDED, **{TURN: N}),
+    "added_tokens.json, where a normalizer changes its text": field(ADDED, **{"<|Turn|>": N}) | {JSON: lowercase},
+    "added_tokens.json, special and with a normalizer": field(ADDED, **{"<|Turn|>": N})
+    | {JSON: lowercase}
+    | config(additional_special_tokens=["<|Turn|>"]),
+    "special_tokens_map.json, where a normalizer changes its text": field(MAP, pad_token={"content": "<|Turn|>"})
+    | {JSON: lowercase},
+    "GPT-2's padding of tokenizer.json": {**of_class("GPT2Tokenizer"), JSON: padding},
+    "the padding of tokenizer.json": {JSON: padding},
     "added_tokens.json, special by its list": field(ADDED, **{TURN: N}) | config(additional_special_tokens=[TURN]),
     "added_tokens.json, passed over": field(ADDED, **{TURN: N})
     | config(added_tokens_decoder={"2": token("<|im_end|>")}),
@@ -196,13 +213,7 @@ SENTENCEPIECE = {
     "Llama's normalized end": of_class(
         "LlamaTokenizer", added_tokens_decoder={"2": token("</s>", normalized=True), "1": token("<s>", normalized=True)}
     ),
-    "the padding of tokenizer.json": {
-        **of_class("LlamaTokenizer"),
-        JSON: lambda content: content.update(
-            padding={"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
-            | {"pad_type_id": 0, "pad_token": "<pad>"}
-        ),
-    },
+    "the padding of tokenizer.json": {**of_class("LlamaTokenizer"), JSON: padding},
 }
 # What is refused instead of followed: part of the name → the field that the error names.
 REFUSED = {

@@ -194,6 +194,18 @@ def test_a_normal_token_that_nothing_names_stays_text(tmp_path, weights):
     assert tokenizer.decode(tokenizer.encode("<|im_start|>")) == "<|im_start|>"
 
 
+def test_a_token_typed_unknown_is_special_without_a_name(tmp_path, weights):
+    _, tokenizer = read(
+        tmp_path, weights, types(TokenType.UNKNOWN, 1) | {f"{T}bos_token_id": 0, "tokenizer.chat_template": "x"}
+    )
+    assert tokenizer.encode(TEXT) == ORIGINAL.encode(TEXT).ids
+    assert tokenizer.decode(tokenizer.encode("<|im_start|>a")) == "a"
+
+
+def test_a_window_of_0_is_none(tmp_path, weights):
+    read(tmp_path, weights, {f"{L}attention.sliding_window": 0})
+
+
 def test_a_part_of_a_split_file_is_named(tmp_path, weights):
     with pytest.raises(InputError, match="one of 3 parts of a model; join them"):
         read(tmp_path, weights, {"split.no": 0, "split.count": 3, "split.tensors.count": 20})
