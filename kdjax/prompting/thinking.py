@@ -12,12 +12,13 @@ from typing import NamedTuple
 class Spelling(NamedTuple):
     """How a family of models marks thinking: regular expressions of its beginning and its end.
 
-    `alone`: the end counts without its beginning, too. (Words of ordinary English would cut ordinary answers.)
+    `distinct`: no marks but of thinking, so the end counts alone, too. Words that an answer may hold as well begin a
+    block only where the text begins.
     """
 
     begin: str
     end: str
-    alone: bool = True
+    distinct: bool = True
 
 
 _TAG = (
@@ -34,16 +35,16 @@ SPELLINGS = {
     "Harmony (gpt-oss)": Spelling(
         rf"{_CHANNEL}(?:analysis|commentary){_HEADER}", rf"(?:<\|end\|>\s*)?{_CHANNEL}final{_HEADER}"
     ),
-    "Harmony without its special tokens": Spelling(r"\Aanalysis(?=[A-Z])", r"assistantfinal", alone=False),
+    "Harmony without its special tokens": Spelling(r"analysis(?=\w)", r"assistantfinal", distinct=False),
     "Gemma": Spelling(r"<\|channel>thought\b", r"<channel\|>"),
-    "Granite": Spelling(r"\AHere is my thought process:", r"Here is my response:", alone=False),
-    "Apriel": Spelling(r"\AHere are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]", alone=False),
+    "Granite": Spelling(r"Here is my thought process:", r"Here is my response:", distinct=False),
+    "Apriel": Spelling(r"Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]", distinct=False),
 }
 _MARKER = re.compile(
     "|".join(f"(?P<begin{n}>{one.begin})|(?P<end{n}>{one.end})" for n, one in enumerate(SPELLINGS.values())),
     re.IGNORECASE,
 )
-_ALONE = [one.alone for one in SPELLINGS.values()]
+_DISTINCT = [one.distinct for one in SPELLINGS.values()]
 _LEFT_OPEN = re.compile(rf"(?:{'|'.join(one.begin for one in SPELLINGS.values())})\s*\Z", re.IGNORECASE)
 # What models put around the answer that follows their thinking.
 _FRAME = re.compile(
@@ -52,6 +53,7 @@ _FRAME = re.compile(
     r"|\[END FINAL RESPONSE\])\s*\Z",
     re.IGNORECASE,
 )
+_BREAK = re.compile(r"(?:\n|[.!?:…]\s)\s*\Z")
 _QUOTES = "`'\"‘’“”«»"
 
 
@@ -86,10 +88,10 @@ def _cut(text: str, thinking: bool) -> str | None:
             if not begins and not _is_quoted(text, marker):
                 start, thinking = marker.end(), False
         elif begins:
-            if _is_block(text, start, marker):
+            if _is_block(text, start if _DISTINCT[number] else None, marker):
                 kept.append(text[start : marker.start()])
                 thinking = found = True
-        elif _ALONE[number] and not _is_mention(text, marker):
+        elif _DISTINCT[number] and not _is_mention(text, marker):
             kept.clear()  # thinking that the template opened
             start, found = marker.end(), True
     if thinking:
@@ -100,11 +102,16 @@ def _cut(text: str, thinking: bool) -> str | None:
     return _FRAME.sub("", left).strip()
 
 
-def _is_block(text: str, start: int, marker: re.Match) -> bool:
-    """Whether a beginning stands where a block may: first, or on a new line or after a sentence; not in quotes."""
-    before = text[start : marker.start()]
-    first = re.search(r"(?:\A|\n|[.!?:…]\s)\s*\Z", before[-20:] if len(before) > 20 else "\n" + before) is not None
-    return first and not _is_quoted(text, marker)
+def _is_block(text: str, start: int | None, marker: re.Match) -> bool:
+    """Whether a beginning stands where a block may: at `start`, or on a new line or after a sentence; not in quotes.
+
+    None for `start`: only where the text begins.
+    """
+    near = marker.start() - 20
+    before = text[max(start or 0, near) : marker.start()]
+    if near <= (start or 0) and not before.strip():
+        return not _is_quoted(text, marker)
+    return start is not None and bool(_BREAK.search(before)) and not _is_quoted(text, marker)
 
 
 def _is_mention(text: str, marker: re.Match) -> bool:

@@ -158,7 +158,7 @@ class TeacherCache:
         if why is None:
             self.unanswered.pop(key, None)
         else:
-            self.unanswered[key] = why
+            self.unanswered.setdefault(key, why)
 
     def seal(self) -> None:
         """Move the journal into a new shard (inside `writing`). A crash at any point loses and doubles nothing."""

@@ -85,7 +85,7 @@ class HfWorker:
             "generate. Choose another model, or serve this one behind an endpoint (teacher.kind='http')"
         )
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict | NoAnswer]]]:
         """Ask batch by batch, each as it stands, since a model's rounding depends on a prompt's companions."""
         for batch in batches:
             yield [

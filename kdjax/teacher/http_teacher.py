@@ -37,7 +37,7 @@ class HttpWorker:
         """Raise InputError if the key is missing; there is nothing to start."""
         self.check_model()
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict | NoAnswer]]]:
         """Each reply when it comes, one that is no answer too; how the requests are cut into batches plays no part.
 
         Raises:
@@ -68,7 +68,7 @@ class HttpWorker:
                         stopped.set()  # what is under way still ends, so that no answer that was paid for is lost
                     if isinstance(said, NoAnswer):
                         self.setting = {"url": self.endpoint.url}
-                        yield [(request, said.row)]
+                        yield [(request, said)]
                 else:
                     row, answered_by = said
                     answered, in_a_row = answered + 1, 0

@@ -78,10 +78,9 @@ def read(text: str, finish: str, written: int, most: int) -> tuple[str, str]:
     if said is None:
         raise NoAnswer(f"its thinking never ended (finish_reason {finish!r}, {most} tokens allowed); {LONGER}")
     if not said.strip():
-        spent = (
-            f" It may have used up its {most} tokens for thinking: {LONGER}" if ending == CUT or said != text else ""
-        )
-        raise NoAnswer(f"the reply holds no text (finish_reason {finish!r}).{spent}", again=ending == ENDED)
+        spent = ending == CUT or said != text
+        hint = f"; thinking may have used up its {most} tokens: {LONGER}" if spent else ""
+        raise NoAnswer(f"the reply holds no text (finish_reason {finish!r}){hint}", again=ending == ENDED)
     return said, ending
 
 

@@ -46,7 +46,7 @@ class Worker(Protocol):
     def start(self) -> None:
         """Be ready to answer. Raises InputError if the teacher cannot be."""
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict | NoAnswer]]]:
         """Replies as they come, with the columns of `Answer` that the teacher decides; a list is journalled as one.
 
         Raises InputError, when all that could be asked was, if something has no reply.
@@ -226,13 +226,18 @@ class Teacher:
                         started = time.perf_counter()
             self.cache.seal()
 
-    def _keep(self, batch: Sequence[tuple[Request, dict]], setting: dict, seconds: float) -> None:
+    def _keep(self, batch: Sequence[tuple[Request, dict | NoAnswer]], setting: dict, seconds: float) -> None:
         """Journal the replies of one batch, and count them."""
         answers = [
-            Answer.from_row({"key": request.key, "fields": canonical_json(request.fields)} | reply)
+            Answer.from_row(
+                {"key": request.key, "fields": canonical_json(request.fields)}
+                | (reply.row if isinstance(reply, NoAnswer) else reply)
+            )
             for request, reply in batch
         ]
         self.cache.append(answers, setting | {"batch_size": self._batch_size, "seconds": seconds})
+        reasons = {request.key: reply for request, reply in batch if isinstance(reply, NoAnswer)}
+        self.cache.unanswered.update(reasons)  # in more words than the rows hold
         self.stats.asked += len(answers)
         self.stats.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
         self.stats.completion_tokens += sum(answer.completion_tokens for answer in answers)
