@@ -21,7 +21,7 @@ ENDINGS = {
     r"error|fail|abort|cancel|timeout|time_out|overload|unavailable|resource|malformed|interrupt|other": FAILED,
     r"filter|safety|block|prohibit|recitation|refus|sensitive|moderat|guardrail|spii|toxic|language": FILTERED,
     r"tool|function|pause_turn": TOOL,
-    r"\A(?:stop|stopped|end|eos|eot|im_end|done|complete|completed|finish|finished|success)(?:_.*)?\Z": ENDED,
+    r"\A(?:(?:stop|end|eos|eot)(?:_.*)?|stopped|im_end|done|completed?|finish(?:ed)?|success)\Z": ENDED,
 }
 WHY = {
     FILTERED: "a filter of the endpoint held the answer back",
