@@ -44,6 +44,7 @@ _MARKER = re.compile(
     "|".join(f"(?P<begin{n}>{one.begin})|(?P<end{n}>{one.end})" for n, one in enumerate(SPELLINGS.values())),
     re.IGNORECASE,
 )
+_WHICH = {f"{what}{n}": (what == "begin", n) for n in range(len(SPELLINGS)) for what in ("begin", "end")}
 _DISTINCT = [one.distinct for one in SPELLINGS.values()]
 _LEFT_OPEN = re.compile(rf"(?:{'|'.join(one.begin for one in SPELLINGS.values())})\s*\Z", re.IGNORECASE)
 # What models put around the answer that follows their thinking.
@@ -83,7 +84,7 @@ def _cut(text: str, thinking: bool) -> str | None:
     start = 0  # of what is said since the last block
     found = thinking
     for marker in _MARKER.finditer(text):
-        begins, number = marker.lastgroup[:5] == "begin", int(re.sub(r"\D", "", marker.lastgroup))  # type: ignore[index]
+        begins, number = _WHICH[marker.lastgroup or ""]
         if thinking:
             if not begins and not _is_quoted(text, marker):
                 start, thinking = marker.end(), False

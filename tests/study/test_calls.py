@@ -4,6 +4,7 @@ from dataclasses import replace
 from unittest.mock import ANY
 
 import pytest
+from http_stand_in import Reply
 
 from configs import aicl as aicl_config
 from configs.sft_rules import get_config
@@ -133,3 +134,21 @@ def test_dialogues_with_one_neighbour_share_what_is_said_of_it(run, monkeypatch)
     near = DOMAINS["demo"].splits["train"][0]
     monkeypatch.setattr("kdjax.study.calls.Neighbours", lambda sessions: lambda session, k: [near])
     assert count(one)[0].to_come == MOST_TURNS + AFTER_NEIGHBOUR
+
+
+def test_a_conversation_that_ended_without_an_answer_goes_no_further(run, server):
+    one = run("first", knowledge__reflections=3)
+    thinking = {"choices": [{"message": {"content": "<think>hm"}, "finish_reason": "length"}]}
+    first = None
+
+    def reply(prompt):
+        nonlocal first
+        first = first or prompt
+        return Reply(body=thinking if prompt == first else server.answer(prompt))
+
+    server.reply = reply
+    teach(one)
+    again = run("again", knowledge__reflections=3)
+    assert count(again)[0].to_come == 4  # an endpoint may answer it yet
+    again.config.teacher.kind = "replay"
+    assert count(again) == [Calls(recorded=2 * 4, to_come=0)]  # two of three sessions, in four turns
