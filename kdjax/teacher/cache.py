@@ -191,9 +191,9 @@ class TeacherCache:
         data = self._shards[path.name].data
         names = ("key", "fields", "text", "finish_reason", "completion_tokens")
         columns = (data.column(name).to_pylist() for name in names)
-        for row, (key, fields, *reply) in enumerate(zip(*columns, strict=True)):
+        for row, (key, fields, text, finish, written) in enumerate(zip(*columns, strict=True)):
             generated = len(data.column("token_ids")[row]) > 0
-            why = None if generated else _why_none(*reply, json.loads(fields)["max_new_tokens"])
+            why = None if generated else _why_none(text, finish, written, json.loads(fields)["max_new_tokens"])
             if why is None or key not in self:  # an answer given at last stands beside the failure before it
                 self._sealed[key] = path.name, row
                 self._note(key, why)

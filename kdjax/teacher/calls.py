@@ -143,8 +143,9 @@ def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer | None, thi
     Without a tokenizer, which only the teacher has, the key is over the messages, and over `thinking` where it is on
     (answers that were recorded before it could be switched keep their keys).
     """
+    ids: tuple[int, ...] = ()
     if tokenizer is None:
-        ids, fields = (), call_fields(None, call) | ({"thinking": True} if thinking else {})
+        fields = call_fields(None, call) | ({"thinking": True} if thinking else {})
     else:
         ids = tuple(tokenizer.encode(tokenizer.render(call.messages(), thinking=thinking)))
         fields = call_fields(ids, call)

@@ -341,7 +341,8 @@ def _text(content) -> str | None:
         return content if isinstance(content, str) else None
     parts = [part for part in content if not (isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"))]
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
-    return "".join(texts) if content and all(isinstance(text, str) for text in texts) else None
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found) if content and len(found) == len(texts) else None
 
 
 def _count(usage, name: str) -> int:

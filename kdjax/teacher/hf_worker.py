@@ -65,7 +65,8 @@ def generate(model: transformers.PreTrainedModel, requests: Sequence[dict], eos_
     temperatures = torch.tensor([request["temperature"] for request in requests], device=model.device)
     lengths = torch.tensor([request["max_new_tokens"] for request in requests], device=model.device)
     eos, top_k = torch.tensor(eos_ids, device=model.device), max(request["top_k_logprobs"] for request in requests)
-    remembered, steps = None, []
+    remembered: object = None
+    steps: list[list[torch.Tensor]] = []
     while True:
         placed = {"position_ids": positions} if "position_ids" in accepted else {}
         masked = {} if steps and prompt_only else {"attention_mask": mask}

@@ -43,7 +43,9 @@ def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None, t
 
 
 def _differing(request: Request, answer: Answer) -> list[str]:
-    names = [name for name in request.fields | answer.fields if request.fields.get(name) != answer.fields.get(name)]
+    names = [
+        name for name in {**request.fields, **answer.fields} if request.fields.get(name) != answer.fields.get(name)
+    ]
     settings = [name for name in names if name not in PROMPT_FIELDS]
     return settings + ["prompt"] * (len(settings) < len(names))
 

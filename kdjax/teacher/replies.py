@@ -119,9 +119,9 @@ def generated(tokenizer: Tokenizer, prompt_ids: Sequence[int], token_ids: Sequen
     Raises:
         NoAnswer: its tokens were used up before its thinking ended, or before anything followed it.
     """
-    ids = [int(token) for token in (token_ids[:-1] if finish == ENDED else token_ids)]
+    ids = token_ids[:-1] if finish == ENDED else token_ids
     plain, whole = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False))
-    begun = opens_thinking(tokenizer.decode([int(token) for token in prompt_ids[-64:]], skip_special_tokens=False))
+    begun = opens_thinking(tokenizer.decode(prompt_ids[-64:], skip_special_tokens=False))
     said = without_thinking(whole, begun)
     if said == whole:
         return plain

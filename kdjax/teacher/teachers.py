@@ -170,7 +170,8 @@ class Teacher:
         if self.tokenizer is None:
             return answer
         try:
-            text = generated(self.tokenizer, answer.prompt_ids, answer.token_ids, answer.finish_reason)
+            prompt, said = answer.prompt_ids.tolist(), answer.token_ids.tolist()
+            text = generated(self.tokenizer, prompt, said, answer.finish_reason)
         except NoAnswer as why:
             return why
         return dataclasses.replace(answer, text=text)
