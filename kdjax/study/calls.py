@@ -86,7 +86,7 @@ class CallCounter:
             opened = open_config_teacher(config, _silent)
             self._teachers[one.teacher] = opened, opened.cache.seconds_per_answer
         teacher, pace = self._teachers[one.teacher]
-        who = teacher.cache.folder, one.max_new_tokens, one.form, one.domain
+        who = teacher.cache.folder, teacher.thinking, one.max_new_tokens, one.form, one.domain
         known = one.form != "aicl" or one.neighbour is not None
         if known and (*who, one.session, one.neighbour) in self._held:
             return Calls()

@@ -66,7 +66,8 @@ def test_what_is_recorded_is_found_turn_by_turn(run, server, tmp_path):
 def test_what_runs_share_counts_with_the_first(run):
     more, fewer = run("more", knowledge__reflections=8), run("fewer", knowledge__reflections=3)
     longer = run("longer", knowledge__reflections=3, knowledge__max_new_tokens=9)
-    assert [one.to_come for one in count(more, fewer, longer)] == [32, 0, 12]
+    thinks = run("thinks", knowledge__reflections=3, teacher__thinking=True)
+    assert [one.to_come for one in count(more, fewer, longer, thinks)] == [32, 0, 12, 12]
 
 
 def test_cards_on_disk_and_cells_without_a_teacher_ask_nothing(run):
