@@ -33,6 +33,7 @@ def base(name: str) -> ConfigDict:
             batch_size=8,  # prompts answered side by side; "http": requests under way at once
             url="",  # "http" only: what stands before /chat/completions, as in "https://api.openai.com/v1"
             key_variable="",  # "http" only: the environment variable that holds the API key, as in "OPENAI_API_KEY"; "": none is sent
+            thinking=False,  # True: a reasoning model thinks before it answers, and needs a larger knowledge.max_new_tokens; its thinking is cut out
             cache_dir="",  # shared by all runs; "" is ~/.cache/kdjax/teacher
         ),
         knowledge=create(

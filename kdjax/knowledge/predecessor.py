@@ -18,11 +18,10 @@ Bundles that the correction left as they were get their feedback, too. Where non
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from kdjax.data import Session
 from kdjax.knowledge.comparison import Finding, compare
-from kdjax.knowledge.conversations import say
+from kdjax.knowledge.conversations import Conversations
 from kdjax.knowledge.protocols import Ask, Log
 from kdjax.prompting.answers import answer_text, parse_answer
 from kdjax.prompting.products import product_list
@@ -66,39 +65,43 @@ class Dialogue:
 def aicl(pairs: Sequence[tuple[Session, Session]], ask: Ask, *, max_new_tokens: int, log: Log) -> list[Dialogue]:
     """Hold a dialogue about each (session, its nearest training session); all of them take each turn in one call of `ask`.
 
-    `max_new_tokens` bounds every single turn.
+    `max_new_tokens` bounds every single turn. A dialogue in which the model has no answer ends there.
+
+    Raises:
+        InputError: those are more than half of the dialogues.
     """
-    turn = partial(say, "AICL", ask=ask, max_new_tokens=max_new_tokens, log=log)
+    dialogues = [Dialogue(session, neighbour) for session, neighbour in pairs]
+    talks = Conversations("AICL", dialogues, ask=ask, max_new_tokens=max_new_tokens, log=log)
 
     def bundles(what: str, dialogues: list[Dialogue], prompt: Callable[[Dialogue], str]) -> list[Dialogue]:
         """Let the neighbours' bundles be named; returns the dialogues that go on."""
-        turn(what, dialogues, prompt)
+        dialogues = talks.say(what, dialogues, prompt)
         for one in dialogues:
             one.found = compare(parse_answer(one.answers[-1].text, len(one.neighbour)), one.neighbour.bundles)
         return _going(dialogues)
 
-    dialogues = [Dialogue(session, neighbour) for session, neighbour in pairs]
     going = bundles(
         "bundles of the neighbours", dialogues, lambda one: DETECT.format(products=product_list(one.neighbour))
     )
-    turn("intents", going, lambda one: INTENTS)
+    going = talks.say("intents", going, lambda one: INTENTS)
     first = {id(one): {*_named(one)} for one in going}
     going = bundles("self-correction", going, lambda one: ADJUST)
-    turn("intents of what changed", [one for one in going if {*_named(one)} - first[id(one)]], lambda one: INTENTS)
+    talks.say("intents of what changed", [one for one in going if {*_named(one)} - first[id(one)]], lambda one: INTENTS)
     mistaken = going
     for number in range(1, FEEDBACK_ROUNDS + 1):
         mistaken = [one for one in mistaken if not _right(one)]
         mistaken = bundles(f"feedback, round {number}", mistaken, lambda one: FEEDBACK.format(hints=_hints(one)))
-    going = _going(going)
-    turn("rules", going, lambda one: RULES)
-    turn("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
+    going = talks.say("rules", _going(going), lambda one: RULES)
+    going = talks.say("bundles", going, lambda one: INFER.format(products=product_list(one.session)))
     for one in going:
         one.text = one.answers[-1].text
     answered = [one for one in going if parse_answer(one.text, len(one.session)).bundles]
-    turn("their intents", answered, lambda one: INTENTS)
+    answered = talks.say("their intents", answered, lambda one: INTENTS)
     for one in answered:
         one.intents = one.answers[-1].text
-    log(f"AICL: {len(dialogues) - len(going)} of {len(dialogues)} dialogues ended on products that are not there")
+    off = len(talks.going(dialogues)) - len(talks.going(going))
+    log(f"AICL: {off} of {len(dialogues)} dialogues ended on products that are not there")
+    talks.end()
     return dialogues
 
 

@@ -17,11 +17,10 @@ teacher on a laptop reads each of them four times per session.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from kdjax.data import Session
 from kdjax.knowledge.comparison import Finding, compare, feedback, is_right
-from kdjax.knowledge.conversations import say
+from kdjax.knowledge.conversations import Conversations
 from kdjax.knowledge.protocols import Ask, Log
 from kdjax.knowledge.rule_lines import rule_lines
 from kdjax.prompting.answers import answer_text, parse_answer
@@ -67,19 +66,24 @@ TURNS = 4  # of a reflection, at most: bundles, discrepancies, causes, rules
 def reflect(sessions: Sequence[Session], ask: Ask, *, max_new_tokens: int, log: Log) -> list[RuleCandidate]:
     """Run the self-reflection on training sessions and return the rules, in session order, at most three a session.
 
-    All sessions take each turn in one call of `ask`. `max_new_tokens` bounds every single turn.
+    All sessions take each turn in one call of `ask`. `max_new_tokens` bounds every single turn. A session that the
+    teacher has no answer about is left out.
+
+    Raises:
+        InputError: those are more than half of the sessions.
     """
-    turn = partial(say, "reflection", ask=ask, max_new_tokens=max_new_tokens, log=log)
     reflections = [_Reflection(session) for session in sessions]
-    turn("bundles", reflections, _detect)
+    talks = Conversations("reflection", reflections, ask=ask, max_new_tokens=max_new_tokens, log=log)
+    reflections = talks.say("bundles", reflections, _detect)
     for reflection in reflections:
         answer = parse_answer(reflection.answers[0].text, len(reflection.session))
         reflection.findings = compare(answer, reflection.session.bundles)
     mistaken = [reflection for reflection in reflections if not is_right(reflection.findings)]
     log(f"reflection: {len(reflections) - len(mistaken)} of {len(reflections)} sessions answered without a mistake")
-    turn("discrepancies", mistaken, _discrepancies)
-    turn("causes", mistaken, lambda reflection: CAUSES)
-    turn("rules", reflections, _rules)
+    talks.say("discrepancies", mistaken, _discrepancies)
+    talks.say("causes", mistaken, lambda reflection: CAUSES)
+    reflections = talks.say("rules", reflections, _rules)
+    talks.end()
     return _candidates(reflections, log)
 
 

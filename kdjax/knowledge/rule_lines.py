@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 from kdjax.data import Session
+from kdjax.prompting.thinking import spoken
 
 MAX_WORDS = 25
 MIN_WORDS = 4  # fewer words are a heading or a fragment
@@ -24,12 +25,12 @@ _TALK = re.compile(
 def rule_lines(text: str, session: Session, *, finished: bool) -> tuple[list[str], Counter[str]]:
     """Read the rules in `text`, one per line, and count by reason the lines that are none.
 
-    Numbering, bullets and markdown are stripped. What speaks of this one session is dropped, because a rule is used on
+    Thinking, numbering, bullets and markdown are stripped. What speaks of this one session is dropped, because a rule is used on
     others: product numbers, quoted titles (four words of one in a row, or a shorter title as a whole) and the
     conversation itself ("I", "the first rule", "product numbers"). So are long lines, questions, fragments, repeats.
     `finished=False` says that the teacher was cut off: then the last line counts only if it ends as a sentence.
     """
-    lines = [line for line in map(_plain, text.splitlines()) if line]
+    lines = [line for line in map(_plain, spoken(text).splitlines()) if line]
     rules: list[str] = []
     dropped: Counter[str] = Counter()
     for position, line in enumerate(lines):

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from kdjax.data import Session
 from kdjax.knowledge.cards import Card
-from kdjax.knowledge.protocols import Ask, CountTokens
+from kdjax.knowledge.conversations import check_answered, log_left_out
+from kdjax.knowledge.protocols import Ask, CountTokens, Log
 from kdjax.prompting.answers import ANSWER_MARKER, answer_text
 from kdjax.prompting.products import product_list
-from kdjax.teacher import Answer, Call, annotation_thought
+from kdjax.prompting.thinking import spoken
+from kdjax.teacher import Answer, Call, NoAnswer, annotation_thought
 
 PROMPT = """Products:
 {products}
@@ -19,18 +21,36 @@ _NUMBER_GROUP = re.compile(r"\d+(?:\s*(?:,\s*and\b|,|&|and\b)\s*\d+)+")  # "1, 3
 
 
 def think(
-    sessions: Sequence[Session], ask: Ask, domain: str, *, max_new_tokens: int, count_tokens: CountTokens
+    sessions: Sequence[Session],
+    ask: Ask,
+    domain: str,
+    *,
+    max_new_tokens: int,
+    count_tokens: CountTokens,
+    log: Log = lambda line: None,
 ) -> list[Card]:
     """Ask the teacher for the thought of each training session: one card per session, in order.
 
-    Sessions without bundles are not asked about, and one whose answer holds no text gets no card. checks: "finished",
+    Sessions without bundles are not asked about, and one without an answer, or with an answer of no text, has no card. checks: "finished",
     whether the teacher came to an end (else the thought is cut to its last whole sentence); "names_answer", whether
     every bundle's product numbers stand in it together, such as "1, 3 and 4".
+
+    Raises:
+        InputError: more than half of the sessions asked about have no answer.
     """
     asked = [session for session in sessions if session.bundles]
     calls = [Call(conversation=(("user", _prompt(session)),), max_new_tokens=max_new_tokens) for session in asked]
-    pairs = zip(asked, ask(calls) if calls else [], strict=True)
-    return [card for session, answer in pairs if (card := _teacher_card(session, answer, domain, count_tokens)).text]
+    replies = ask(calls) if calls else []
+    failed = [reply for reply in replies if isinstance(reply, NoAnswer)]
+    check_answered("thoughts", failed, len(asked))
+    log_left_out("thoughts", failed, len(asked), log)
+    pairs = zip(asked, replies, strict=True)
+    cards = [
+        _teacher_card(session, reply, domain, count_tokens)
+        for session, reply in pairs
+        if not isinstance(reply, NoAnswer)
+    ]
+    return [card for card in cards if card.text]
 
 
 def annotation_thoughts(sessions: Sequence[Session], domain: str, *, count_tokens: CountTokens) -> list[Card]:
@@ -40,9 +60,9 @@ def annotation_thoughts(sessions: Sequence[Session], domain: str, *, count_token
 
 
 def thought_text(text: str) -> str:
-    """One line that can stand before an answer: without the marker that begins one, and without the answer itself."""
+    """One line that can precede an answer: without thinking, the marker that begins an answer, and the answer itself."""
     marker = re.escape(ANSWER_MARKER)
-    text = re.sub(rf"{marker}\s*\[\s*\[[\d\s,\[\]]*\]\s*\]", "", text)
+    text = re.sub(rf"{marker}\s*\[\s*\[[\d\s,\[\]]*\]\s*\]", "", spoken(text))
     text = re.sub(rf"{marker}:*", ANSWER_MARKER.rstrip(":"), text)
     return " ".join(text.split())
 

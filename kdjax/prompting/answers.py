@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdjax.prompting.thinking import spoken
+
 ANSWER_MARKER = "Bundles:"  # a thought may stand before the answer; the last marker begins it
 WHOLE_NUMBER = re.compile(r"(?<![\d.])\d++(?!\.+\d)")
 BUNDLE = r"\[\s*[1-9][0-9]*(\s*,\s*[1-9][0-9]*)*\s*\]"
@@ -37,10 +39,10 @@ class ParsedAnswer:
 def parse_answer(text: str, n_items: int) -> ParsedAnswer:
     """Read the bundles that `text` names among products 1..n_items. Never raises: a model may write anything.
 
-    The answer is what follows the last "Bundles:", or the whole text. Every innermost `[...]` group of whole numbers is a
+    The answer is what follows the last "Bundles:", or the whole text, without the model's thinking. Every innermost `[...]` group of whole numbers is a
     bundle ('product10' reads as 10, unlike the last-character rule of the predecessor's code).
     """
-    answer = text.rsplit(ANSWER_MARKER, 1)[-1]
+    answer = spoken(text).rsplit(ANSWER_MARKER, 1)[-1]
     bundles, out_of_range = [], 0
     for group in re.findall(r"\[([^\[\]]*)\]", answer):
         numbers = [int(digits[:10]) for digits in WHOLE_NUMBER.findall(group)]  # ten digits are out of range already

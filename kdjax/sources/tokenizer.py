@@ -110,26 +110,29 @@ class Tokenizer:
             if token.special or (MARKER.fullmatch(token.content) and token.content in (template or ""))
         )
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, *, thinking: bool = False) -> str:
         """A conversation as the text that the model was tuned on; contents are escaped.
+
+        `thinking` is the template's `enable_thinking`: reasoning models think before they answer unless it is False.
 
         A template that refuses a system message (some model families have none) gets it at the head of the first user message.
         """
         try:
-            return self._render(messages, add_generation_prompt)
+            return self._render(messages, add_generation_prompt, thinking)
         except TemplateError as error:
             if [message["role"] for message in messages[:2]] != ["system", "user"]:
                 raise InputError(f"{self.where}: the chat template refuses the conversation: {error}") from error
         system, user, *rest = messages
         merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-        return self.render([merged, *rest], add_generation_prompt)
+        return self.render([merged, *rest], add_generation_prompt, thinking=thinking)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, thinking: bool) -> str:
         template, escaped = self._template, [m | {"content": self.escape(m["content"])} for m in messages]
         with template_code():
             return template.render(
                 messages=escaped,
                 add_generation_prompt=add_generation_prompt,
+                enable_thinking=thinking,
                 tools=None,  # transformers defines both, and templates ask `is not none`
                 documents=None,
                 **self.special_tokens,

@@ -15,7 +15,7 @@ from kdjax.study.distil import drawn, open_config_teacher, to_teach
 from kdjax.study.examples import spread
 from kdjax.study.grid import Run
 from kdjax.study.quantity import foreseen, measures_difficulty
-from kdjax.teacher import Answer, Call, Teacher
+from kdjax.teacher import Answer, Call, NoAnswer, Teacher
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class CallCounter:
             opened = open_config_teacher(config, _silent)
             self._teachers[one.teacher] = opened, opened.cache.seconds_per_answer
         teacher, pace = self._teachers[one.teacher]
-        who = teacher.cache.folder, one.max_new_tokens, one.form, one.domain
+        who = teacher.cache.folder, teacher.thinking, one.max_new_tokens, one.form, one.domain
         known = one.form != "aicl" or one.neighbour is not None
         if known and (*who, one.session, one.neighbour) in self._held:
             return Calls()
@@ -98,6 +98,8 @@ class CallCounter:
             answers = []
             for call in calls:
                 answer = teacher.recorded(call)
+                if isinstance(answer, NoAnswer):
+                    raise _Ended
                 if answer is None:
                     if config.teacher.kind == "replay" and not measures_difficulty(config):
                         teacher.ask([call])  # an error, which says what is not recorded
@@ -108,6 +110,8 @@ class CallCounter:
 
         try:
             one.hold(ask)
+            to_come = 0
+        except _Ended:
             to_come = 0
         except _NotRecorded:
             to_come = (AFTER_NEIGHBOUR if begun else one.most) - len(recorded - self._keys)
@@ -146,6 +150,10 @@ def _nearest(config: ConfigDict, domain: Domain, asked: Sequence[Session]) -> It
 
 class _NotRecorded(Exception):
     """A call that the teacher was never asked."""
+
+
+class _Ended(Exception):
+    """A turn whose reply is no answer, and would be none again: the conversation goes no further."""
 
 
 def _silent(text: str) -> None:

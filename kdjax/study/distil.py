@@ -132,6 +132,7 @@ def open_config_teacher(config: ConfigDict, log: Log) -> Teacher:
         url=config.teacher.url,
         key_variable=config.teacher.key_variable,
         log=log,
+        thinking=config.teacher.thinking,
     )
 
 
@@ -161,7 +162,7 @@ def _extract(
     if ask is None:
         return knowledge.annotation_thoughts(sessions, domain.name, count_tokens=count_tokens)
     return knowledge.think(
-        sessions, ask, domain.name, max_new_tokens=settings.max_new_tokens, count_tokens=count_tokens
+        sessions, ask, domain.name, max_new_tokens=settings.max_new_tokens, count_tokens=count_tokens, log=say
     )
 
 
@@ -177,10 +178,10 @@ def drawn(config: ConfigDict, domain: Domain, whole: Domain, form: str) -> list[
 
 
 def asking(teacher: Teacher, log: RunLog) -> Ask:
-    """The teacher's `ask` with a progress line per pass."""
+    """The teacher's `ask_each` with a progress line per pass."""
 
     def ask(calls):
         with Progress(len(set(calls)), "teacher", log) as progress:
-            return teacher.ask(calls, on_batch=lambda done, total: progress.update(done - progress.done))
+            return teacher.ask_each(calls, on_batch=lambda done, total: progress.update(done - progress.done))
 
     return ask

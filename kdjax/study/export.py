@@ -33,7 +33,8 @@ Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {tar
         --config.student.adapter={folder} --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
 
 * `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
-* `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these.
+* `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these. A template that
+  asks `enable_thinking` was told False: tell it the same (`"chat_template_kwargs": {{"enable_thinking": false}}`).
 * `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
 * `demonstrations.jsonl`: where prompts show demonstrations, the training sessions that they are chosen from.
 * `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them;

@@ -5,12 +5,14 @@ from kdjax.teacher.cache import TeacherCache, check_cache_dir
 from kdjax.teacher.calls import Answer, Call, call_key
 from kdjax.teacher.endpoint import check_endpoint, refuse_keys
 from kdjax.teacher.misses import explain_miss
+from kdjax.teacher.replies import NoAnswer
 from kdjax.teacher.teachers import Stats, Teacher, open_teacher
 
 __all__ = [
     "AnnotationRule",
     "Answer",
     "Call",
+    "NoAnswer",
     "Stats",
     "Teacher",
     "TeacherCache",

@@ -22,6 +22,7 @@ from kdjax.errors import InputError
 from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer
 from kdjax.teacher.calls import Answer, key_of_fields, sha256_json
 from kdjax.teacher.journal import Journal, fsync_folder
+from kdjax.teacher.replies import NoAnswer, read
 from kdjax.teacher.shards import Damaged, open_shard, set_aside, shard_folders, write_shard
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class TeacherCache:
     """The answers, by key, of the teacher that `identity` names (`open_teacher` says how). Opening writes nothing.
 
     An answer counts only where its checksum holds and its key is that of its fields. The rest is as if it were not
-    there, is told in `damage`, and is set aside by the next run that asks.
+    there, is told in `damage`, and is set aside by the next run that asks. What an endpoint replied without answering
+    counts neither: it is in `unanswered`, and may be asked again. (What a model generated always counts: it would
+    generate the same again.)
     """
 
     def __init__(self, cache_dir: str | Path, identity: Mapping):
@@ -43,23 +46,31 @@ class TeacherCache:
         self.refresh()
 
     def __len__(self) -> int:
-        return len(self._sealed) + len(self._pending)
+        return len(self._known - self.unanswered.keys())
 
     def __contains__(self, key: str) -> bool:
-        return key in self._sealed or key in self._pending
+        return (key in self._sealed or key in self._pending) and key not in self.unanswered
 
     def __getitem__(self, key: str) -> Answer:
+        if key not in self:
+            raise KeyError(key)
         if key in self._pending:
-            return self._pending[key]
-        shard, row = self._sealed[key]
-        return Answer.from_row(self._shards[shard][row])
+            answer = self._pending[key]
+        else:
+            shard, row = self._sealed[key]
+            answer = Answer.from_row(self._shards[shard][row])
+        return answer if len(answer.token_ids) else _as_read(answer)
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted([*self._sealed, *self._pending])
+        yield from sorted(self._known - self.unanswered.keys())
+
+    @property
+    def _known(self) -> set[str]:
+        return {*self._sealed, *self._pending}
 
     def sealed(self, key: str) -> bool:
         """Whether the answer is in a shard (not only in the journal)."""
-        return key in self._sealed
+        return key in self._sealed and key not in self.unanswered
 
     def tokenizer(self) -> Tokenizer | None:
         """The teacher's tokenizer, out of the cache itself; None for an endpoint, which tokenizes by itself."""
@@ -100,6 +111,8 @@ class TeacherCache:
                 journalled |= {answer.key: answer for answer in answers}
                 self._provenance.append(provenance)
         self._sealed: dict[str, tuple[str, int]] = {}
+        self._pending: dict[str, Answer] = {}
+        self.unanswered: dict[str, NoAnswer] = {}
         self._bad_shards: dict[Path, str] = {}
         paths = shard_folders(self.folder / "shards")
         self._shards = {path.name: self._shards[path.name] for path in paths if path.name in self._shards}
@@ -108,7 +121,9 @@ class TeacherCache:
                 self._map(path)
             except Damaged as error:
                 self._bad_shards[path] = f"{path} is damaged ({error}), with {self._noted_answers(path.name)} answers"
-        self._pending = {key: answer for key, answer in journalled.items() if key not in self._sealed}
+        for key, answer in journalled.items():
+            if key not in self._sealed or (key in self.unanswered and _no_answer(answer) is None):
+                self._take_up(answer)
 
     @contextmanager
     def writing(self, source: str, tokenizer: Tokenizer | None, log: Callable[[str], None]) -> Iterator[None]:
@@ -130,8 +145,20 @@ class TeacherCache:
     def append(self, answers: Sequence[Answer], provenance: Mapping) -> None:
         """Journal one whole batch (inside `writing`). `provenance`: device, versions or URL, batch size, seconds."""
         self._journal.append({"provenance": dict(provenance), "answers": [answer.to_row() for answer in answers]})
-        self._pending |= {answer.key: answer for answer in answers}
+        for answer in answers:
+            self._take_up(answer)
         self._provenance.append(dict(provenance))
+
+    def _take_up(self, answer: Answer) -> None:
+        """Serve what the journal holds."""
+        self._pending[answer.key] = answer
+        self._note(answer.key, _no_answer(answer))
+
+    def _note(self, key: str, why: NoAnswer | None) -> None:
+        if why is None:
+            self.unanswered.pop(key, None)
+        else:
+            self.unanswered.setdefault(key, why)
 
     def seal(self) -> None:
         """Move the journal into a new shard (inside `writing`). A crash at any point loses and doubles nothing."""
@@ -161,8 +188,15 @@ class TeacherCache:
             columns = (shard.data.column(name).to_pylist() for name in ("key", "fields"))
             self._check_keys(zip(*columns, strict=True))
             self._shards[path.name] = shard
-        keys = self._shards[path.name].data.column("key").to_pylist()
-        self._sealed |= {key: (path.name, row) for row, key in enumerate(keys)}
+        data = self._shards[path.name].data
+        names = ("key", "fields", "text", "finish_reason", "completion_tokens")
+        columns = (data.column(name).to_pylist() for name in names)
+        for row, (key, fields, text, finish, written) in enumerate(zip(*columns, strict=True)):
+            generated = len(data.column("token_ids")[row]) > 0
+            why = None if generated else _why_none(text, finish, written, json.loads(fields)["max_new_tokens"])
+            if why is None or key not in self:  # an answer given at last stands beside the failure before it
+                self._sealed[key] = path.name, row
+                self._note(key, why)
 
     def _check_keys(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Raise Damaged unless each key is that of the fields beside it."""
@@ -231,6 +265,27 @@ def read_manifest(folder: Path) -> dict:
     if not whole or sha256_json(manifest["identity"])[:16] != folder.name:
         raise InputError(f"{path}: the identity does not belong to a folder of this name; restore the name or the file")
     return manifest
+
+
+def _why_none(text: str, finish: str, written: int, most: int) -> NoAnswer | None:
+    """Why an endpoint's reply, as it was recorded, is no answer; None if it is one."""
+    try:
+        read(text, finish, written, most)
+    except NoAnswer as why:
+        return why
+    return None
+
+
+def _no_answer(answer: Answer) -> NoAnswer | None:
+    if len(answer.token_ids):
+        return None
+    return _why_none(answer.text, answer.finish_reason, answer.completion_tokens, answer.fields["max_new_tokens"])
+
+
+def _as_read(answer: Answer) -> Answer:
+    most = answer.fields["max_new_tokens"]
+    text, finish = read(answer.text, answer.finish_reason, answer.completion_tokens, most)
+    return dataclasses.replace(answer, text=text, finish_reason=finish)
 
 
 def check_cache_dir(cache_dir: str) -> None:

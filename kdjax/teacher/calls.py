@@ -65,8 +65,8 @@ class Answer:
 
     key: str
     fields: Mapping
-    text: str  # without the end-of-turn token
-    finish_reason: str  # "stop" | "length", or another word of the endpoint's; all but "stop" were cut off
+    text: str  # without thinking, without the end-of-turn token
+    finish_reason: str  # "stop" | "length" (cut off); on the disk it may be an endpoint's own word
     prompt_tokens: int
     completion_tokens: int
     prompt_ids: np.ndarray  # int32 [prompt length]
@@ -137,15 +137,19 @@ def key_of_fields(identity: Mapping, fields: str) -> str:
     return hashlib.sha256(f'{{"fields":{fields},"identity":{canonical_json(identity)}}}'.encode()).hexdigest()
 
 
-def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer | None) -> Request:
+def make_request(identity: Mapping, call: Call, tokenizer: Tokenizer | None, thinking: bool = False) -> Request:
     """Render and tokenize a call; the key is over the token ids, so a changed template or tokenizer is another call.
 
-    Without a tokenizer, which only the teacher has, the key is over the messages.
+    Without a tokenizer, which only the teacher has, the key is over the messages, and over `thinking` where it is on
+    (answers that were recorded before it could be switched keep their keys).
     """
+    ids: tuple[int, ...] = ()
     if tokenizer is None:
-        return Request(call, (), call_fields(None, call), call_key(identity, None, call))
-    ids = tuple(tokenizer.encode(tokenizer.render(call.messages(), add_generation_prompt=True)))
-    return Request(call, ids, call_fields(ids, call), call_key(identity, ids, call))
+        fields = call_fields(None, call) | ({"thinking": True} if thinking else {})
+    else:
+        ids = tuple(tokenizer.encode(tokenizer.render(call.messages(), thinking=thinking)))
+        fields = call_fields(ids, call)
+    return Request(call, ids, fields, key_of_fields(identity, canonical_json(fields)))
 
 
 def make_plan(requests: Sequence[Request], batch_size: int) -> list[list[Request]]:

@@ -7,9 +7,10 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -18,28 +19,35 @@ from urllib.parse import urlsplit
 
 from kdjax.errors import InputError
 from kdjax.teacher.calls import Request
+from kdjax.teacher.replies import Failure, NoAnswer, is_end, read
 
 TIMEOUT = 600.0  # seconds from the first connecting to the end of a reply
 MAX_REPLY = 16 * 2**20  # bytes
 LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is better left alone
 BUSY = (408, 409, 425, 429)  # and all from 500 on: the next attempt may fare better
+MALFORMED = (400, 422)
 HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fare the same
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SECRET = 12  # characters; what is shorter is a stand-in such as "EMPTY", and may well occur in an answer
 BROKEN = (OSError, http.client.HTTPException, UnicodeError)  # the last: a host that no name server takes
-NO_TOKENS = ("prompt_ids", "token_ids", "target_logprobs", "logsumexp", "top_ids", "top_logprobs")
+SWITCH = "chat_template_kwargs"  # the field that vLLM, SGLang, llama.cpp and others hand to the chat template
+# How endpoints that are strict about fields refuse it, by its name or in general.
+UNKNOWN_FIELD = re.compile(
+    rf"{SWITCH}|enable_thinking|extra_forbidden|(?:extra|additional|unknown|unrecognized|unexpected|unsupported|invalid)\W+"
+    r"(?:\w+\W+){0,2}?(?:field|input|param|propert|argument|key|name)",
+    re.IGNORECASE,
+)
+NO_TOKENS: dict = dict.fromkeys(
+    ("prompt_ids", "token_ids", "target_logprobs", "logsumexp", "top_ids", "top_logprobs"), ()
+)
 
 
-class Failure(Exception):
-    """Why a prompt has no answer.
+class Rejected(Failure):
+    """The endpoint takes a request for malformed: perhaps one of its fields, perhaps the prompt. `body`: what it said."""
 
-    `again`: another attempt may help, after `wait` seconds where the endpoint says so. `hopeless`: no prompt would be
-    answered.
-    """
-
-    def __init__(self, reason: str, *, again: bool = False, hopeless: bool = False, wait: float = 0.0):
+    def __init__(self, reason: str, body: str):
         super().__init__(reason)
-        self.again, self.hopeless, self.wait = again, hopeless, wait
+        self.body = body
 
 
 def refuse_keys(url: str, key_variable: str) -> None:
@@ -75,11 +83,23 @@ def check_endpoint(url: str, model: str, key_variable: str) -> None:
 
 
 class Endpoint:
-    """Where a model answers. The API key is read from the environment when it is sent, and kept nowhere."""
+    """Where a model answers. The API key is read from the environment when it is sent, and kept nowhere.
 
-    def __init__(self, url: str, model: str, key_variable: str = ""):
+    `thinking` is told to the model's chat template, until the endpoint refuses the field that says it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key_variable: str = "",
+        thinking: bool = False,
+        log: Callable[[str], None] = lambda text: None,
+    ):
         check_endpoint(url, model, key_variable)
         self.url, self.model, self.key_variable = url.rstrip("/"), model, key_variable
+        self._switch: dict = {SWITCH: {"enable_thinking": thinking}}
+        self._lock, self._log = threading.Lock(), log
         direct = (
             [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in LOCAL else []
         )  # a proxy would see the key
@@ -106,10 +126,41 @@ class Endpoint:
             Failure: there is no answer; the reason never holds the key.
         """
         try:
-            return self._row(self._post(self._payload(request)))
+            body = self._reply(request)
+            row, model = self._row(body)
+            return self._answer(row, request.call.max_new_tokens, body), model
         except Failure as failure:
             failure.args = (self._hide(str(failure)),)
             raise
+
+    def _reply(self, request: Request) -> bytes:
+        """The body of a reply. Where the endpoint refuses the field about thinking, the request goes without, at once."""
+        payload, switch = self._payload(request), self._switch
+        try:
+            return self._post(payload | switch)
+        except Rejected as rejected:
+            if not switch or not UNKNOWN_FIELD.search(rejected.body):
+                raise
+        body = self._post(payload)
+        self._drop_switch()
+        return body
+
+    def _drop_switch(self) -> None:
+        with self._lock:
+            if self._switch:
+                self._switch = {}
+                self._log(
+                    f"teacher {self.model}: the endpoint refuses {SWITCH} (teacher.thinking), so it is asked without; "
+                    "what it thinks is cut out of its answers"
+                )
+
+    def _answer(self, row: dict, most: int, body: bytes) -> dict:
+        """A reply's columns with what it says, and how it ended, in our words."""
+        try:
+            text, finish = read(row["text"], row["finish_reason"], row["completion_tokens"], most)
+        except NoAnswer as failure:
+            raise NoAnswer(f"{failure}: {self._excerpt(body)}", again=failure.again, row=row) from None
+        return row | {"text": text, "finish_reason": finish}
 
     def _key(self) -> str:
         return os.environ.get(self.key_variable, "") if self.key_variable else ""
@@ -153,16 +204,20 @@ class Endpoint:
                 f"{said} to {where}, which is not followed; set teacher.url to what it is now", hopeless=True
             )
         said += f": {self._excerpt(body)}" if body else ""
+        if code in MALFORMED:
+            return Rejected(said, body.decode(errors="replace"))
         wait = retry_after(error.headers)
         if wait > LONGEST_WAIT:
             return Failure(f"{said}; it asks to wait for {wait:.0f} s", hopeless=True)
         return Failure(said, again=code in BUSY or code >= 500, hopeless=code in HOPELESS, wait=wait)
 
     def _row(self, body: bytes) -> tuple[dict, str]:
+        """The columns that a reply holds, as it puts them, and the name under which the model answered."""
         try:
             reply = json.loads(body)
             choice = reply["choices"][0]
-            text, finish = choice["message"]["content"], choice["finish_reason"]
+            message, finish = choice["message"], choice["finish_reason"]
+            content = message["content"]
         except (ValueError, RecursionError):
             raise Failure(f"the reply is no JSON: {self._excerpt(body)}", again=True) from None
         except (KeyError, IndexError, TypeError):
@@ -170,14 +225,26 @@ class Endpoint:
             raise Failure(
                 f"the reply has no choices[0].message.content and .finish_reason: {seen}", again=True
             ) from None
+        counts = {name: _count(reply.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")}
+        text = _text(content)
+        if reply.get("error") or choice.get("error"):  # half a text may be there, and an ordinary end
+            text, finish = text or "", "error"
+        elif message.get("refusal") and not text:
+            text, finish = "", "refusal"
+        elif finish is None and counts["completion_tokens"]:
+            finish = ""
+        elif content is None and isinstance(finish, str) and not is_end(finish):
+            text = ""
         if not isinstance(text, str) or not isinstance(finish, str):
-            found = f"content {type(text).__name__}, finish_reason {type(finish).__name__}"
-            raise Failure(f"the answer is no text ({found}): {self._excerpt(body)}")
+            found = f"content {type(content).__name__}, finish_reason {type(finish).__name__}"
+            reason = f"the answer is no text ({found}): {self._excerpt(body)}"
+            if content is None and isinstance(finish, str):
+                raise NoAnswer(reason, row=NO_TOKENS | counts | {"text": "", "finish_reason": finish})
+            raise Failure(reason)
         if len(key := self._key()) >= SECRET and key in text + finish:
             raise Failure("the answer repeats the API key, so it is not kept", hopeless=True)
         text, finish = (said.encode(errors="replace").decode() for said in (text, finish))  # no half characters
-        row: dict[str, object] = {"text": text, "finish_reason": finish} | dict.fromkeys(NO_TOKENS, ())
-        row |= {name: _count(reply.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")}
+        row = NO_TOKENS | counts | {"text": text, "finish_reason": finish}
         model = reply.get("model")
         return row, self._hide(model)[:200] if isinstance(model, str) else self.model
 
@@ -266,6 +333,16 @@ def retry_after(headers: Mapping[str, str] | Message) -> float:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0
+
+
+def _text(content) -> str | None:
+    """The text of a message, or of its parts without those that are thinking (Mistral's form); None if it has none."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    parts = [part for part in content if not (isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"))]
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found) if content and len(found) == len(texts) else None
 
 
 def _count(usage, name: str) -> int:

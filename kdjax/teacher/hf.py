@@ -7,8 +7,13 @@ from kdjax.child import Child, ChildDied
 from kdjax.errors import InputError
 from kdjax.sources import ModelFiles, Tokenizer, open_weights, read_config
 from kdjax.teacher.calls import Request
+from kdjax.teacher.replies import NoAnswer, generated
 
 DTYPES = ("float32", "bfloat16", "float16")
+TRIAL = (
+    "Which of these products belong together: a camera, a tripod, a teapot?",
+    "Name two of them.",
+)  # a model's first
 
 
 class HfWorker:
@@ -38,10 +43,12 @@ class HfWorker:
                 )
 
     def check_model(self) -> None:
-        """Raise InputError if torch or transformers is not installed, or a weights file is torn."""
+        """Raise InputError if torch or transformers is missing, a weights file is torn, or the model is no decoder."""
         missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(f'the "hf" teacher needs {" and ".join(missing)}: pip install -e ".[teacher]"')
+        if read_config(self.files).get("is_encoder_decoder"):
+            raise self._unsupported("config.json says is_encoder_decoder")
         if self.files.gguf is None:
             open_weights(self.files)
 
@@ -49,7 +56,8 @@ class HfWorker:
         """Load the model in a process of its own, unless it runs already.
 
         Raises:
-            InputError: torch or transformers is not installed, or the process died (its last words are shown).
+            InputError: torch or transformers is not installed, the model cannot be run step by step, or the process
+                died (its last words are shown).
         """
         if self._process:
             return
@@ -61,12 +69,23 @@ class HfWorker:
             "gguf_file": gguf,
             "dtype": self.dtype,
             "eos_ids": self.tokenizer.eos_ids,
+            "trial_prompts": [self.tokenizer.encode(text) for text in TRIAL],
         }
         # The model is on the disk: nothing is fetched, and nothing told to anybody.
         self._process = Child("kdjax.teacher.hf_worker", settings, {"HF_HUB_OFFLINE": "1"})
-        self.setting = self._exchange()
+        hello = self._exchange()
+        if "unsupported" in hello:
+            self.close()
+            raise self._unsupported(hello["unsupported"])
+        self.setting = hello
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
+    def _unsupported(self, why: str) -> InputError:
+        return InputError(
+            f'teacher {self.files.source}: {why}; the "hf" teacher runs decoder-only models that equal transformers\' own '
+            "generate. Choose another model, or serve this one behind an endpoint (teacher.kind='http')"
+        )
+
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict | NoAnswer]]]:
         """Ask batch by batch, each as it stands, since a model's rounding depends on a prompt's companions."""
         for batch in batches:
             yield [
@@ -74,9 +93,11 @@ class HfWorker:
             ]
 
     def _row(self, request: Request, reply: dict) -> dict:
-        ids = reply["token_ids"]
-        said = ids[:-1] if reply["finish_reason"] == "stop" else ids
-        return reply | {"prompt_ids": request.prompt_ids, "text": self.tokenizer.decode(said)}
+        try:
+            text = generated(self.tokenizer, request.prompt_ids, reply["token_ids"], reply["finish_reason"])
+        except NoAnswer:  # the token ids say it again to whoever reads the row
+            text = ""
+        return reply | {"prompt_ids": request.prompt_ids, "text": text}
 
     def answer(self, requests: Sequence[Request]) -> list[dict]:
         """Ask one batch; a reply holds the columns of `Answer` that the model decides.

@@ -12,12 +12,18 @@ import torch
 import transformers
 
 from kdjax.child import Parent
+from kdjax.teacher.hf_memory import Unsupported, check_memory, masks_prompt_only, memory_name
 
 
 def main() -> None:
-    """Load the model, say so, and answer batches until stdin closes."""
+    """Load the model, try it, say so, and answer batches until stdin closes."""
     settings, parent = json.loads(sys.argv[1]), Parent()
     model = load_model(settings["folder"], settings["gguf_file"], settings["dtype"])
+    try:
+        check_memory(model, generate, settings["trial_prompts"])
+    except Unsupported as reason:
+        parent.send({"unsupported": str(reason)})
+        return
     device = torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     parent.send({"device": device, "versions": versions})
@@ -42,19 +48,29 @@ def generate(model: transformers.PreTrainedModel, requests: Sequence[dict], eos_
     the columns of `Answer` that the model decides. Each step's logits [batch, vocab] are reduced at once, so what is
     kept does not grow with the vocabulary. The model's generation_config plays no part: temperature 0 is the plain
     argmax.
+
+    Raises:
+        Unsupported: the model's memory cannot be handed from step to step.
+        FloatingPointError: the logits overflowed.
     """
     ids, mask = _left_pad([request["prompt_ids"] for request in requests], model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    accepted = inspect.signature(model.forward).parameters
+    accepted, memory, prompt_only = (
+        inspect.signature(model.forward).parameters,
+        memory_name(model),
+        masks_prompt_only(model),
+    )
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
     randoms = [torch.Generator().manual_seed(request["seed"]) for request in requests]
     temperatures = torch.tensor([request["temperature"] for request in requests], device=model.device)
     lengths = torch.tensor([request["max_new_tokens"] for request in requests], device=model.device)
     eos, top_k = torch.tensor(eos_ids, device=model.device), max(request["top_k_logprobs"] for request in requests)
-    cache, steps = None, []
+    remembered: object = None
+    steps: list[list[torch.Tensor]] = []
     while True:
         placed = {"position_ids": positions} if "position_ids" in accepted else {}
-        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed, **last_only)
+        masked = {} if steps and prompt_only else {"attention_mask": mask}
+        output = model(input_ids=ids, use_cache=True, **{memory: remembered}, **masked, **placed, **last_only)
         logits = output.logits[:, -1].float()
         logsumexp = logits.logsumexp(-1)
         if not logsumexp.isfinite().all():
@@ -69,7 +85,9 @@ def generate(model: transformers.PreTrainedModel, requests: Sequence[dict], eos_
         lengths[ended] = len(steps)
         if (lengths <= len(steps)).all():
             break
-        ids, cache = tokens[:, None], output.past_key_values
+        if memory not in output:
+            raise Unsupported(f"{type(model).__name__} does not hand out what it remembers ({memory})")
+        ids, remembered = tokens[:, None], output[memory]
         positions = (
             positions[:, -1:] + (lengths > len(steps))[:, None]
         )  # a finished row must not run out of its context

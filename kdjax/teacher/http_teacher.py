@@ -8,12 +8,11 @@ from queue import Empty, SimpleQueue
 
 from kdjax.errors import InputError
 from kdjax.teacher.calls import Request
-from kdjax.teacher.endpoint import Endpoint, Failure
+from kdjax.teacher.endpoint import Endpoint
+from kdjax.teacher.replies import Failure, NoAnswer, name_failures
 
-ATTEMPTS = 6  # per prompt
 FIRST_WAIT = 2.0  # seconds before the second attempt; doubled before each further one
 GIVE_UP = 16  # prompts failed one after the other: then it is not the prompts
-NAMED = 3  # failed prompts in the error
 
 Outcome = tuple[Request, tuple[dict, str] | Failure]  # what the endpoint said, or why it did not
 
@@ -38,11 +37,11 @@ class HttpWorker:
         """Raise InputError if the key is missing; there is nothing to start."""
         self.check_model()
 
-    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict]]]:
-        """Each answer when it comes; how the requests are cut into batches plays no part.
+    def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict | NoAnswer]]]:
+        """Each reply when it comes, one that is no answer too; how the requests are cut into batches plays no part.
 
         Raises:
-            InputError: at the end, if prompts have no answer; how many, and why the first.
+            InputError: at the end, if prompts have no reply; how many, and why the first.
         """
         requests = list(chain(*batches))
         waiting: SimpleQueue[Request] = SimpleQueue()
@@ -51,15 +50,15 @@ class HttpWorker:
         # In any order: so it is chance whom those that are refused, each for itself, stand before.
         for request in random.sample(requests, len(requests)):
             waiting.put(request)
-        count = min(self.side_by_side, len(requests))
-        for _ in range(count):  # daemons: who breaks a pass off does not wait for what is under way
+        running = min(self.side_by_side, len(requests))
+        for _ in range(running):  # daemons: who breaks a pass off does not wait for what is under way
             threading.Thread(target=self._serve, args=(waiting, outcomes, stopped), daemon=True).start()
         failed: list[tuple[Request, Failure]] = []
         answered = in_a_row = 0
         try:
-            while count:
+            while running:
                 if (outcome := outcomes.get()) is None:
-                    count -= 1
+                    running -= 1
                     continue
                 request, said = outcome
                 if isinstance(said, Failure):
@@ -67,6 +66,9 @@ class HttpWorker:
                     in_a_row += 1
                     if in_a_row >= GIVE_UP:
                         stopped.set()  # what is under way still ends, so that no answer that was paid for is lost
+                    if isinstance(said, NoAnswer):
+                        self.setting = {"url": self.endpoint.url}
+                        yield [(request, said)]
                 else:
                     row, answered_by = said
                     answered, in_a_row = answered + 1, 0
@@ -74,7 +76,7 @@ class HttpWorker:
                     yield [(request, row)]
         finally:
             stopped.set()
-        if answered < len(requests):
+        if answered + sum(isinstance(failure, NoAnswer) for _, failure in failed) < len(requests):
             raise self._shortfall(len(requests), answered, failed)
 
     def close(self) -> None:
@@ -99,29 +101,24 @@ class HttpWorker:
             outcomes.put(None)
 
     def _answer(self, request: Request, stopped: threading.Event) -> tuple[dict, str]:
-        for attempt in range(1, ATTEMPTS):
+        attempt = 1
+        while True:
             try:
                 return self.endpoint.ask(request)
             except Failure as failure:
-                if not failure.again:
+                if not failure.again or attempt >= failure.attempts:
                     raise
                 wait = wait_before_next(attempt, failure.wait)
                 self._log(f"teacher {self.endpoint.model}: {failure}; attempt {attempt + 1} in {wait:.1f} s")
                 if stopped.wait(wait):
                     raise
-        return self.endpoint.ask(request)
+            attempt += 1
 
     def _shortfall(self, total: int, answered: int, failed: Sequence[tuple[Request, Failure]]) -> InputError:
         unasked = total - answered - len(failed)
         text = f"teacher {self.endpoint.model} at {self.endpoint.url}: {len(failed)} of {total} prompts have no answer"
         text += f", and {unasked} were not asked any more, as they would have none either" if unasked else ""
-        named = sorted(failed, key=lambda pair: not pair[1].hopeless)[:NAMED]
-        for request, failure in named:
-            text += f"\n  the prompt that ends in {request.call.conversation[-1][1][-80:]!r}: {failure}"
-        text += f"\n  … and {len(failed) - len(named)} more" if len(failed) > len(named) else ""
-        return InputError(
-            f"{text}\n{answered} answers came and are kept; the same command again asks only what is missing"
-        )
+        return InputError(text + name_failures(failed, answered))
 
 
 def wait_before_next(attempt: int, asked_for: float) -> float:

@@ -10,17 +10,23 @@ from kdjax.teacher.calls import Answer, Call, Request, make_request
 PROMPT_FIELDS = ("prompt_sha256", "prompt_length", "messages")
 
 
-def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -> str:
+def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None, thinking: bool = False) -> str:
     """Say which fields of the nearest cached call differ from the call's, asked and cached value side by side.
 
     The nearest call differs in the fewest fields; among equals its prompt agrees for longest. Other teachers of the same folder
     that have answered this very call are compared by identity; all of them, where this teacher has answered nothing yet.
     """
-    request = make_request(cache.identity, call, tokenizer)
+    request = make_request(cache.identity, call, tokenizer, thinking)
     if request.key in cache:
         return "the call is in the cache"
+    if request.key in cache.unanswered:
+        return f"the call is in the cache without an answer: {cache.unanswered[request.key]}"
+    if make_request(cache.identity, call, tokenizer, not thinking).key in cache:
+        return f"this call is in the cache with another teacher.thinking: asked {thinking}, cached {not thinking}"
     if not len(cache):
-        return "the cache holds no answer of this teacher" + "".join(_other_teachers(cache, call, tokenizer).values())
+        return "the cache holds no answer of this teacher" + "".join(
+            _other_teachers(cache, call, tokenizer, thinking).values()
+        )
 
     def distance(answer: Answer) -> tuple:
         return len(_differing(request, answer)), -_common_prefix(request, answer), answer.key
@@ -31,13 +37,15 @@ def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -
         if name == "prompt":
             lines.append(_compare_prompts(request, nearest, tokenizer))
         else:
-            lines.append(f"{name}: asked {request.fields[name]}, cached {nearest.fields.get(name)}")
+            lines.append(f"{name}: asked {request.fields.get(name, False)}, cached {nearest.fields.get(name, False)}")
     told = f"the nearest of {len(cache)} cached calls ({nearest.key[:12]}) differs in " + "; ".join(lines)
-    return told + _other_teachers(cache, call, tokenizer).get(True, "")
+    return told + _other_teachers(cache, call, tokenizer, thinking).get(True, "")
 
 
 def _differing(request: Request, answer: Answer) -> list[str]:
-    names = [name for name in request.fields if request.fields[name] != answer.fields.get(name)]
+    names = [
+        name for name in {**request.fields, **answer.fields} if request.fields.get(name) != answer.fields.get(name)
+    ]
     settings = [name for name in names if name not in PROMPT_FIELDS]
     return settings + ["prompt"] * (len(settings) < len(names))
 
@@ -63,7 +71,7 @@ def _compare_prompts(request: Request, answer: Answer, tokenizer: Tokenizer | No
     return f"prompt: from token {start} of {len(prompts[0])} on, asked {asked!r}, cached {cached!r}"
 
 
-def _other_teachers(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None) -> dict[bool, str]:
+def _other_teachers(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None, thinking: bool) -> dict[bool, str]:
     """Whether they have answered the call → in what the other teachers of the same folder differ from this one."""
     texts = {True: "", False: ""}
     for folder in teacher_folders(cache.folder.parent):
@@ -73,7 +81,7 @@ def _other_teachers(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None
             differences = ", ".join(
                 f"{name}: asked {cache.identity.get(name)}, cached {other.get(name)}" for name in names
             )
-            answered = make_request(other, call, tokenizer).key in TeacherCache(folder.parent, other)
+            answered = make_request(other, call, tokenizer, thinking).key in TeacherCache(folder.parent, other)
             has = " has answered this call, and" if answered else " of the same folder"
             texts[answered] += f"; teacher {folder.name}{has} differs in {differences}"
     return texts

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdjax.teacher.calls import Answer
+from kdjax.teacher.calls import Answer, sha256_json
 from kdjax.teacher.journal import fsync_folder
 
 if TYPE_CHECKING:  # `datasets` takes seconds to import, and a run whose knowledge is there needs none of it
@@ -22,7 +22,7 @@ class Damaged(Exception):
 
 
 def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
-    """Write answers as a new shard of `folder` and return its path, named by its keys.
+    """Write answers as a new shard of `folder` and return its path, named by its keys and texts.
 
     Rows are sorted by key, and nothing but the answers goes in: the same answers give the same bytes whatever the order
     they came in. The shard is written aside and renamed when it is on the disk.
@@ -31,7 +31,10 @@ def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
     from datasets import Dataset
 
     answers = sorted(answers, key=lambda answer: answer.key)
-    name = hashlib.sha256("\n".join(answer.key for answer in answers).encode()).hexdigest()[:16]
+    said = [(answer.key, answer.text, answer.finish_reason) for answer in answers]  # a call may be asked again
+    name = sha256_json(said)[:16]
+    if (folder / name).is_dir():
+        return folder / name
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(UNFINISHED + "*"):
         shutil.rmtree(leftover)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from unittest.mock import ANY
 
 import pytest
+from http_stand_in import Reply
 
 from configs import aicl as aicl_config
 from configs.sft_rules import get_config
@@ -65,7 +66,8 @@ def test_what_is_recorded_is_found_turn_by_turn(run, server, tmp_path):
 def test_what_runs_share_counts_with_the_first(run):
     more, fewer = run("more", knowledge__reflections=8), run("fewer", knowledge__reflections=3)
     longer = run("longer", knowledge__reflections=3, knowledge__max_new_tokens=9)
-    assert [one.to_come for one in count(more, fewer, longer)] == [32, 0, 12]
+    thinks = run("thinks", knowledge__reflections=3, teacher__thinking=True)
+    assert [one.to_come for one in count(more, fewer, longer, thinks)] == [32, 0, 12, 12]
 
 
 def test_cards_on_disk_and_cells_without_a_teacher_ask_nothing(run):
@@ -133,3 +135,21 @@ def test_dialogues_with_one_neighbour_share_what_is_said_of_it(run, monkeypatch)
     near = DOMAINS["demo"].splits["train"][0]
     monkeypatch.setattr("kdjax.study.calls.Neighbours", lambda sessions: lambda session, k: [near])
     assert count(one)[0].to_come == MOST_TURNS + AFTER_NEIGHBOUR
+
+
+def test_a_conversation_that_ended_without_an_answer_goes_no_further(run, server):
+    one = run("first", knowledge__reflections=3)
+    thinking = {"choices": [{"message": {"content": "<think>hm"}, "finish_reason": "length"}]}
+    first = None
+
+    def reply(prompt):
+        nonlocal first
+        first = first or prompt
+        return Reply(body=thinking if prompt == first else server.answer(prompt))
+
+    server.reply = reply
+    teach(one)
+    again = run("again", knowledge__reflections=3)
+    assert count(again)[0].to_come == 4  # an endpoint may answer it yet
+    again.config.teacher.kind = "replay"
+    assert count(again) == [Calls(recorded=2 * 4, to_come=0)]  # two of three sessions, in four turns

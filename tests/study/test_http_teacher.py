@@ -33,7 +33,8 @@ def run(server, tmp_path):
 
     def run(workdir: str, **teacher):
         config = get_config("smoke")
-        config.teacher.update(kind="http", source="tiny", url=server.url, cache_dir=str(tmp_path / "cache"), **teacher)
+        where = {"kind": "http", "source": "tiny", "url": server.url, "cache_dir": str(tmp_path / "cache")}
+        config.teacher.update(where | teacher)
         check(config)
         domains, folder = {"demo": load_domain("demo", "", "demo")}, tmp_path / workdir
         ready = without_teacher(config, domains, domains, folder, len, print)
@@ -83,3 +84,31 @@ def test_a_wrong_key_ends_the_run_at_once(run, server, monkeypatch):
     with pytest.raises(InputError, match="401 Unauthorized: 'wrong key'"):
         run("first", key_variable="WRONG_KEY")
     assert len(server.seen) <= 8
+
+
+def test_a_session_without_an_answer_is_left_out_and_asked_about_again(run, server, capsys):
+    odd: list[str] = []
+
+    def reply(prompt):
+        if "short rules" in prompt or "underlying" in prompt or "Which kinds" in prompt:
+            return Reply(body=teach(prompt))
+        odd[:] = odd or [prompt]
+        thinking = {"choices": [{"message": {"content": "<think>hm"}, "finish_reason": "length"}]}
+        return Reply(body=thinking if prompt == odd[0] else teach(prompt))
+
+    server.reply = reply
+    cards, _ = run("first")
+    assert [card.text for card in cards] == [RULE] and cards[0].support == 7
+    assert "1 of 8 sessions are left out" in capsys.readouterr().out
+    asked = len(server.seen)
+    assert run("again", kind="replay")[0] == cards and len(server.seen) == asked
+    odd[0] = ""
+    assert run("second")[0][0].support == 8
+    assert len({payload["messages"][0]["content"] for _, _, payload in server.seen[asked:]}) == 1
+
+
+def test_a_teacher_that_answers_about_few_sessions_is_an_error_that_names_the_cure(run, server):
+    thinking = {"choices": [{"message": {"content": "<think>hm"}, "finish_reason": "length"}]}
+    server.reply = lambda prompt: Reply(body=thinking)
+    with pytest.raises(InputError, match=r"no answer about 8 of 8 sessions.*raise knowledge\.max_new_tokens"):
+        run("first")

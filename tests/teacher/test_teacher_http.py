@@ -23,6 +23,7 @@ def test_answers_usage_and_what_is_sent(opened, server):
     assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
     seed = payload.pop("seed")
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hé"}]
+    assert payload.pop("chat_template_kwargs") == {"enable_thinking": False}
     assert payload == {"model": "tiny", "messages": messages, "max_tokens": 7, "temperature": 0.5} and seed >= 0
     assert all("seed" not in payload for _, _, payload in server.seen if payload["temperature"] == 0)
     manifest = json.loads((teacher.cache.folder / "manifest.json").read_text())
