@@ -51,12 +51,14 @@ def main(argv: list[str]) -> None:
     if config.job not in JOBS:
         raise InputError(f"config.job={config.job!r} is not a job; choose from {', '.join(JOBS)}")
     workdir = default_workdir(config) if WORKDIR.value is None else os.path.expanduser(WORKDIR.value)
-    check_environment(workdir)
+    if not workdir:
+        raise InputError("--workdir is empty; leave it out for the default, runs/<config name>-<hash>")
+    check_environment()
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # there are many small ones
     processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     if processes.alone():
-        JOBS[config.job](config, workdir)
+        work(config, workdir)
     elif config.job not in SHARED:
         raise InputError(f"config.job={config.job!r} is work for one process, and there are {jax.process_count()}")
     elif processes.is_first():
@@ -65,15 +67,12 @@ def main(argv: list[str]) -> None:
         follow()
 
 
-def check_environment(workdir: str) -> None:
+def check_environment() -> None:
     """Check what this machine and this shell give, before anything is read, asked or written.
 
     Raises:
-        InputError: no folder for the run, for temporary files, or for models; or a platform on which JAX does not start.
+        InputError: no folder for models or for temporary files, or JAX does not start on the platform that is asked for.
     """
-    if not workdir:
-        raise InputError("--workdir is empty; leave it out for the default, runs/<config name>-<hash>")
-    check_place(workdir)
     cache_root()
     try:
         tempfile.gettempdir()
@@ -83,10 +82,16 @@ def check_environment(workdir: str) -> None:
     check_backend()
 
 
+def work(config, workdir: str) -> None:
+    """Do the job. Of several processes only the first writes to the folder."""
+    check_place(workdir)
+    JOBS[config.job](config, workdir)
+
+
 def lead(config, workdir: str) -> None:
     """Do the job as the first of several processes; the others hear when it ends, and why."""
     try:
-        JOBS[config.job](config, workdir)
+        work(config, workdir)
     except BaseException as error:
         processes.stop(str(error) or type(error).__name__)
         raise

@@ -63,6 +63,15 @@ def test_a_cache_that_cannot_be(value, message, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_the_environment_is_checked_before_the_job(launch, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_nonsense")
+    process = launch("sft_text.py:smoke", f"--workdir={tmp_path / 'run'}")
+    assert process.returncode == 1 and "Traceback" not in process.stderr and not (tmp_path / "run").exists()
+    assert process.stderr.splitlines()[-1].startswith(
+        "error: JAX cannot start with XLA_FLAGS='--xla_nonsense': Unknown flag"
+    )
+
+
 @pytest.mark.parametrize("value, folder", [("", "home/.cache/kdjax"), (None, "home/.cache/kdjax"), ("here", "here")])
 def test_a_cache_is_one_folder_wherever_one_stands_later(value, folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -71,11 +80,14 @@ def test_a_cache_is_one_folder_wherever_one_stands_later(value, folder, monkeypa
     assert cache_root() == tmp_path / folder
 
 
-def test_an_empty_workdir_is_not_the_default():
-    with pytest.raises(InputError, match="--workdir is empty; leave it out"):
-        program.check_environment("")
-    with pytest.raises(InputError, match=r"^--workdir=gs://bucket/run is a URL"):
-        program.check_environment("gs://bucket/run")
+@pytest.mark.parametrize(
+    "workdir, message",
+    [("", "--workdir is empty; leave it out"), ("gs://bucket/run", "--workdir=gs://bucket/run is a URL")],
+)
+def test_a_workdir_that_is_no_folder(launch, workdir, message):
+    process = launch("sft_text.py:smoke", f"--workdir={workdir}")
+    assert process.returncode == 1 and process.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert not (ROOT / "gs:").exists()
 
 
 def test_no_folder_for_temporary_files(monkeypatch, tmp_path):
@@ -85,7 +97,7 @@ def test_no_folder_for_temporary_files(monkeypatch, tmp_path):
     monkeypatch.setenv("KDJAX_CACHE", str(tmp_path))
     monkeypatch.setattr(tempfile, "gettempdir", none)
     with pytest.raises(InputError, match="No usable temporary directory.*set TMPDIR"):
-        program.check_environment(str(tmp_path / "run"))
+        program.check_environment()
 
 
 @pytest.mark.parametrize(
