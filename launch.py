@@ -120,7 +120,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if CONFIG.present:
             CONFIG.value.get("job")  # a file that cannot be read is an error only when it is used
-            read_flags(CONFIG.value, flags.FLAGS["config"].override_values)
+            read_flags(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
     except (AttributeError, KeyError) as error:  # of ml_collections: a KeyError, inside another one where it lies deep
         inner = error.args[0].args[0] if isinstance(error.args[0], KeyError) else str(error.args[0])
         field, _, hint = inner.partition("\n")

@@ -18,7 +18,7 @@ ROOT = Path(program.__file__).parent
 
 
 @pytest.fixture
-def homeless(monkeypatch):
+def homeless(monkeypatch, tmp_path):
     """No HOME, and a user that the machine does not know, as in a container with an arbitrary user id."""
 
     def nobody(uid):
