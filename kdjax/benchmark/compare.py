@@ -44,9 +44,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     tokenizer, shape = load_tokenizer(files), check_student(config.student.source)
     work, found = build(domain, tokenizer), read(folder / "results.json")
     check_work(config, work)
-    claim(folder, config, {domain.name: domain})
-    tokenizer.save(folder / "tokenizer")
-    with RunLog(folder) as log:
+    with claim(folder, config, {domain.name: domain}), RunLog(folder) as log:
+        tokenizer.save(folder / "tokenizer")
         bench = Bench(config, work, files, shape, folder, log, backend)
 
         def part(name: str, take) -> None:

@@ -7,7 +7,7 @@
     bundle_item.csv      bundle ID,item ID
     bundle_intent.csv    bundle ID,intent
     item_titles.csv      item ID,titles
-    item_categories.csv  item ID,categories       [[A,B,C],[A,D]]
+    item_categories.csv  item ID,categories       [[A,B,C],[A,D]], or with quotes [["A","B","C"],["A","D"]]
     user_session.csv     user ID,session ID       if it is there: leak checks count shared users
 
 Every product of a session that has a bundle needs a title and a category row. The titles published with the data cover the
@@ -15,15 +15,16 @@ products of bundles alone, which gives the others away; the complete files are t
 """
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
-from kdjax.data.categories import parse_categories
+from kdjax.data.categories import parse_categories, separated_by_spaces
 from kdjax.data.deduplicate import deduplicate
-from kdjax.data.files import domain_folder, one_line
+from kdjax.data.files import MISSING, domain_folder, one_line
 from kdjax.data.fingerprint import fingerprint
 from kdjax.data.sessions import CategoryPath, Domain, Session
 from kdjax.data.split import official_split
-from kdjax.data.tables import fault, members, one_value
+from kdjax.data.tables import fault, members, near_id, one_value
 from kdjax.errors import InputError
 
 
@@ -35,9 +36,8 @@ def load_bundlerec(root: str, name: str) -> Domain:
     if not bundles_of:
         raise InputError(f"{folder / 'session_bundle.csv'}: no session has a bundle")
     titles, categories = _titles(folder), _categories(folder)
-    intents = one_value(folder / "bundle_intent.csv", ("bundle ID", "intent"))
-
     kept = {bundle for bundles in bundles_of.values() for bundle in bundles}
+    intents = _intents(folder, kept)
     left_out = Counter(
         {
             "sessions without a bundle": len(items_of) - len(bundles_of),
@@ -51,6 +51,7 @@ def load_bundlerec(root: str, name: str) -> Domain:
             for table, file in ((titles, "item_titles.csv"), (categories, "item_categories.csv")):
                 if item not in table:
                     reason = f"the item {item} has no row in {file}; every product of a session with a bundle needs one"
+                    reason += near_id(item, table)
                     raise fault(folder / "session_item.csv", row, reason)
         place = {item: position for position, item in enumerate(items)}
         session = Session(
@@ -65,7 +66,7 @@ def load_bundlerec(root: str, name: str) -> Domain:
         sessions.append(session)
         left_out.update(dropped)
     splits = official_split(sessions)
-    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out, users=_users(folder))
+    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out, users=_users(folder, items_of))
 
 
 def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> dict[str, dict[str, list[str]]]:
@@ -77,28 +78,46 @@ def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> di
     for session, bundles in members(path, ("session ID", "bundle ID")).items():
         for bundle, row in bundles.items():
             if session not in items_of:
-                raise fault(path, row, f"the session {session} has no products in session_item.csv")
+                raise fault(
+                    path, row, f"the session {session} has no products in session_item.csv{near_id(session, items_of)}"
+                )
             if bundle in session_of:
                 raise fault(path, row, f"the bundle {bundle} is a duplicate: session {session_of[bundle]} has it too")
             if bundle not in bundle_items:
-                raise fault(path, row, f"the bundle {bundle} has no items in bundle_item.csv")
+                near = near_id(bundle, bundle_items)
+                raise fault(path, row, f"the bundle {bundle} has no items in bundle_item.csv{near}")
             session_of[bundle] = session
             bundles_of.setdefault(session, {})[bundle] = list(bundle_items[bundle])
     for bundle, items in bundle_items.items():
         row = next(iter(items.values()))
         if bundle not in session_of:
-            raise fault(item_path, row, f"the bundle {bundle} belongs to no session in session_bundle.csv")
+            near = near_id(bundle, session_of)
+            raise fault(item_path, row, f"the bundle {bundle} belongs to no session in session_bundle.csv{near}")
         if len(items) < 2:
             raise fault(item_path, row, f"the bundle {bundle} has one item; a bundle has two or more")
         for item, row in items.items():
-            if item not in items_of[session_of[bundle]]:
-                raise fault(
-                    item_path, row, f"the item {item} of bundle {bundle} is not in its session {session_of[bundle]}"
-                )
+            session = session_of[bundle]
+            if item not in items_of[session]:
+                near = near_id(item, items_of[session])
+                raise fault(item_path, row, f"the item {item} of bundle {bundle} is not in its session {session}{near}")
     return bundles_of
 
 
-def _users(folder: Path) -> dict[str, str]:
+def _intents(folder: Path, kept: set[str]) -> dict[str, tuple[int, str]]:
+    """Bundle → (row, intent). Intents of other bundles are passed over, but not if there are no others."""
+    path = folder / "bundle_intent.csv"
+    intents = one_value(path, ("bundle ID", "intent"))
+    for bundle, (row, intent) in intents.items():
+        if one_line(intent) in MISSING:
+            raise fault(path, row, f"the intent of bundle {bundle} is {intent!r}; leave it empty where none is known")
+    if intents and not intents.keys() & kept:
+        bundle, (row, _) = next(iter(intents.items()))
+        reason = f"no bundle of this file belongs to a session; the first is {bundle}{near_id(bundle, kept)}"
+        raise fault(path, row, reason)
+    return intents
+
+
+def _users(folder: Path, items_of: Collection[str]) -> dict[str, str]:
     path = folder / "user_session.csv"
     sessions_of = members(path, ("user ID", "session ID")) if path.is_file() else {}
     users: dict[str, str] = {}
@@ -107,6 +126,10 @@ def _users(folder: Path) -> dict[str, str]:
             if session in users:
                 raise fault(path, row, f"the session {session} is a duplicate: user {users[session]} has it too")
             users[session] = user
+    if users and not users.keys() & set(items_of):
+        session = next(iter(users))
+        reason = f"no session of this file is in session_item.csv; the first is {session}{near_id(session, items_of)}"
+        raise fault(path, 2, reason)
     return users
 
 
@@ -117,15 +140,21 @@ def _titles(folder: Path) -> dict[str, str]:
         titles[item] = one_line(text)
         if not titles[item]:
             raise fault(path, row, f"the item {item} has an empty title")
+        if titles[item] in MISSING:
+            raise fault(path, row, f"the title of item {item} is {text!r}, a missing value; write its title")
     return titles
 
 
 def _categories(folder: Path) -> dict[str, tuple[CategoryPath, ...]]:
     path = folder / "item_categories.csv"
-    categories = {}
-    for item, (row, text) in one_value(path, ("item ID", "categories")).items():
+    categories, table = {}, one_value(path, ("item ID", "categories"))
+    for item, (row, text) in table.items():
         try:
             categories[item] = parse_categories(text)
         except ValueError as error:
             raise fault(path, row, f"item {item}: {error}") from error
+    if spaced := separated_by_spaces([text for _, text in table.values()]):
+        row = next(row for row, text in table.values() if text == spaced)
+        reason = f"every comma of this column has a space after it, so {spaced[:80]} is one name"
+        raise fault(path, row, f'{reason}; write [[A,B]] for two names, or with quotes [["A, B"]] for one')
     return categories

@@ -1,25 +1,70 @@
-"""The category column of the BundleRec files, which is neither JSON nor CSV."""
+"""The category column of the BundleRec files: lists of names without quotes, or with the quotes of JSON or Python."""
 
+import json
 import re
+from ast import literal_eval
+from collections.abc import Collection
 
+from kdjax.data.files import MISSING, one_line
 from kdjax.data.sessions import CategoryPath
+
+# Possessive, so that a long text that does not fit fails in linear time.
+_NAME = r"""(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')"""
+_PATH = rf"\[\s*+(?:{_NAME}\s*+(?:,\s*+{_NAME}\s*+)*+,?+\s*+)?+\]"
+_QUOTED = re.compile(rf"\[\s*+{_PATH}\s*+(?:,\s*+{_PATH}\s*+)*+,?+\s*+\]", re.DOTALL)
+_OPENING_QUOTE = re.compile(r"""(?:^|,)\s*\\?["']""")
+_FORMS = """write [[A,B,C],[A,D]], or with quotes [["A","B","C"],["A","D"]]; [[]] for no category"""
 
 
 def parse_categories(text: str) -> tuple[CategoryPath, ...]:
-    """Category paths from `[[Clothing, Shoes & Jewelry,Men],[Novelty,Socks]]`; `[[]]` is no category at all.
+    """Category paths from the text of one product; `[[]]` is no category at all.
 
-    Names stand without quotes and may hold commas, so paths split at `],[` and names at a comma that no space follows.
+    Two forms are read. Lists as JSON or Python writes them, every name in quotes: `[["Home", "Mugs"], ['Gifts']]`. And the
+    form of the public files, `[[Clothing, Shoes & Jewelry,Men],[Novelty,Socks]]`: names have no quotes and may hold
+    commas, so paths split at `],[` and names at a comma that no space follows.
 
     Raises:
-        ValueError: the text is not of this form (no outer brackets, or a bracket inside a name).
+        ValueError: the text has neither form (no outer brackets, a bracket inside a name, quotes around some names only),
+            or a name is missing (`nan`).
     """
     text = text.strip()
+    paths = _quoted(text) if _QUOTED.fullmatch(text) else _plain(text)
+    names = tuple(tuple(one_line(name) for name in path) for path in paths)
+    for name in (name for path in names for name in path):
+        if name in MISSING:
+            raise ValueError(f"the category name {name!r} stands for a missing value; {_FORMS}")
+        name.encode()  # UnicodeEncodeError, a ValueError, for half of a surrogate pair
+    return tuple(path for path in (tuple(filter(None, path)) for path in names) if path)
+
+
+def _quoted(text: str) -> list[list[str]]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:  # Python's quotes or escapes
+        pass
+    try:
+        return literal_eval(text)
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"the categories {text[:80]!r} are neither JSON nor Python lists; {_FORMS}") from error
+
+
+def _plain(text: str) -> list[list[str]]:
     if not (text.startswith("[[") and text.endswith("]]") and len(text) >= 4):
-        raise ValueError(f"the categories {text[:80]!r} are not of the form [[A,B,C],[A,D]]")
-    paths = []
-    for path in text[2:-2].split("],["):
+        raise ValueError(f"the categories {text[:80]!r} are not of the form [[A,B,C],[A,D]]; {_FORMS}")
+    paths = text[2:-2].split("],[")
+    for path in paths:
         if "[" in path or "]" in path:
-            raise ValueError(f"the category path {path[:80]!r} has a bracket inside")
-        names = tuple(name.strip() for name in re.split(r",(?! )", path))
-        paths.append(tuple(name for name in names if name))
-    return tuple(path for path in paths if path)
+            raise ValueError(f"the category path {path[:80]!r} has a bracket inside; {_FORMS}")
+        if _OPENING_QUOTE.search(path):
+            raise ValueError(f"the category path {path[:80]!r} has quotes around some of its names only; {_FORMS}")
+    return [re.split(r",(?! )", path) for path in paths]
+
+
+def separated_by_spaces(texts: Collection[str]) -> str | None:
+    """A text of a column whose commas all have a space after them, None if there is no such column.
+
+    Without quotes such a comma belongs to a name, so `[[Home, Mugs]]` is one name. A column with nothing but such commas
+    was more likely written by a program that separates names by ", ".
+    """
+    plain = [text for text in texts if "," in text and not _QUOTED.fullmatch(text.strip())]
+    return plain[0] if plain and not any(re.search(r",(?! )", text) for text in plain) else None

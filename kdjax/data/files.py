@@ -5,6 +5,19 @@ from pathlib import Path
 
 from kdjax.errors import InputError
 
+MISSING = {
+    "nan",
+    "NaN",
+    "None",
+    "null",
+    "NULL",
+    "<NA>",
+    "NA",
+    "N/A",
+    "#N/A",
+}  # how programs write a missing value as text
+BYTE_ORDER_MARK = "\ufeff"
+
 
 def domain_folder(root: str, name: str) -> Path:
     """`root/name`, which must exist; the error lists the folders that `root` does hold.
@@ -39,10 +52,16 @@ def read_text(path: Path) -> str:
         row = data[: data.index(b"\0")].count(b"\n") + 1
         raise InputError(f"{path}, row {row}: a zero byte; the file is damaged, or UTF-16, then convert it to UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path}, row {row}: the file is not UTF-8 ({error.reason}); convert it") from error
+    if BYTE_ORDER_MARK in text:  # invisible, and part of an id
+        row = text[: text.index(BYTE_ORDER_MARK)].count("\n") + 1
+        raise InputError(
+            f"{path}, row {row}: a byte order mark inside the file, as where two files were joined; remove it"
+        )
+    return text
 
 
 def one_line(text: str) -> str:

@@ -25,6 +25,7 @@ from kdjax.data.fingerprint import fingerprint
 from kdjax.data.rows import Row, read_rows
 from kdjax.data.sessions import CategoryPath, Domain, Session
 from kdjax.data.split import SPLITS, hashed_split
+from kdjax.data.tables import near_id
 from kdjax.errors import InputError
 
 _Products = Mapping[str, tuple[str, tuple[CategoryPath, ...]]]  # item id → title, category paths
@@ -91,14 +92,16 @@ def _session(row: Row, products: _Products) -> Session:
     items = row.texts("items")
     for item in items:
         if item not in products:
-            raise row.fault("items", f"names the item '{item}', which is not among the products")
+            near = near_id(item, products)
+            raise row.fault("items", f"names the item '{item}', which is not among the products{near}")
     _check_set(row, "items", "a session", items)
     bundles = row.lists("bundles")
     place = {item: position for position, item in enumerate(items)}
     for bundle in bundles:
         for item in bundle:
             if item not in place:
-                raise row.fault("bundles", f"names the item '{item}', which is not in the session")
+                near = near_id(item, place)
+                raise row.fault("bundles", f"names the item '{item}', which is not in the session{near}")
         _check_set(row, "bundles", "a bundle", bundle)
     intents = row.texts("intents", blank=True) if "intents" in row.values else ("",) * len(bundles)
     if len(intents) != len(bundles):

@@ -7,8 +7,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from kdjax.data.files import one_line, read_text
+from kdjax.data.files import MISSING, one_line, read_text
 from kdjax.errors import InputError
+
+_LINES = "a file of JSON lines has one object a line, without brackets around them or commas between them"
+_LISTS = {  # how a field that holds a list is written
+    "items": '["a", "b"]',
+    "bundles": '[["a", "b"]]',
+    "intents": '["tea"]',
+    "categories": '[["Home", "Mugs"]]',
+}
 
 
 @dataclass(frozen=True)
@@ -37,17 +45,25 @@ class Row:
 
     def _text(self, field: str, value: Any, blank: bool = False) -> str:
         if not isinstance(value, str):
-            raise self.fault(field, f'{json.dumps(value)[:80]} is not a text; write it in quotes, as in "17"')
+            advice = 'write it in quotes, as in "17"'
+            if field in _LISTS:
+                advice += "; products are named by their ids, not by their places"
+            raise self.fault(field, f"{json.dumps(value)[:80]} is not a text; {advice}")
         text = one_line(value)
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise self.fault(field, f"{json.dumps(text)[:80]} holds half of a surrogate pair, which no UTF-8 text has")
         if not text and not blank:
             raise self.fault(field, "is empty")
+        if text in MISSING:
+            instead = "''" if blank else "the text itself, or leave the row out"
+            raise self.fault(field, f"is '{text}', which stands for a missing value; write {instead}")
         return text
 
     def _list(self, field: str, value: Any) -> list:
         if not isinstance(value, list):
-            raise self.fault(field, f"{json.dumps(value)[:80]} is not a list")
+            raise self.fault(
+                field, f"{json.dumps(value)[:80]} is not a list; write one in brackets, as in {_LISTS[field]}"
+            )
         return value
 
 
@@ -60,6 +76,10 @@ def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) 
             continue
         row = Row(path, line, _parse(path, line, text))
         _check_fields(row, required, optional)
+        if all(value == field for field, value in row.values.items()):
+            raise InputError(
+                f"{path}, line {line}: every field holds its own name, as where a header became a row; delete it"
+            )
         id = row.text("id")
         if id in line_of:
             raise row.fault("id", f"'{id}' is a duplicate of line {line_of[id]}")
@@ -74,11 +94,14 @@ def _parse(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
         values = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {line}: this is not JSON ({error.msg} at column {error.colno})") from error
+        hint = f"; {_LINES}" if text.strip().startswith(("[", "]")) or text.strip().endswith(",") else ""
+        raise InputError(
+            f"{path}, line {line}: this is not JSON ({error.msg} at column {error.colno}){hint}"
+        ) from error
     except (ValueError, RecursionError) as error:  # a field twice, thousands of digits, lists in lists in lists
         raise InputError(f"{path}, line {line}: this row cannot be read ({error})") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}, line {line}: a row must be a JSON object, {{...}}")
+        raise InputError(f"{path}, line {line}: a row must be a JSON object, {{...}}; {_LINES}")
     return values
 
 

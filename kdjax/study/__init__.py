@@ -5,8 +5,9 @@ from kdjax.study.cell import run
 from kdjax.study.generate import generate
 from kdjax.study.predecessor import run_aicl
 from kdjax.study.probe import probe
-from kdjax.study.settings import default_workdir
+from kdjax.study.settings import default_workdir, read_flags
 from kdjax.study.studies import study
 from kdjax.study.team import follow
+from kdjax.study.workdir import check_place
 
-__all__ = ["default_workdir", "follow", "generate", "probe", "run", "run_aicl", "study"]
+__all__ = ["check_place", "default_workdir", "follow", "generate", "probe", "read_flags", "run", "run_aicl", "study"]

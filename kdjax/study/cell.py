@@ -54,8 +54,7 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
     if shown_if_finished(config, folder):
         return
     prepared = prepare(config, folder, domains)
-    claim(folder, config, domains)
-    with RunLog(folder) as log:
+    with claim(folder, config, domains), RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
         for domain in domains.values():
             log.say(describe(domain))

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain
 from kdjax.errors import InputError
+from kdjax.lock import locked
 from kdjax.reporting import RunLog, headline, read_json, results_table, write_json, write_report
 from kdjax.study.distil import Cards, card_files, nothing_found
 from kdjax.study.workdir import record
@@ -52,7 +53,7 @@ def shown_if_finished(config: ConfigDict, folder: Path) -> bool:
     if not (folder / "metrics.json").is_file():
         return False
     read_metrics(folder)  # or an error, before anything is written to its log
-    with RunLog(folder) as log:
+    with locked(folder), RunLog(folder) as log:
         log.say(f"{config.name} → {folder}, finished")
         show(folder, log)
     return True

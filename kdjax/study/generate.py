@@ -74,12 +74,11 @@ def generate(config: ConfigDict, workdir: str) -> None:
             Path(config.student.adapter), trained["products"], shape.hidden_size, config.student.pair_layers
         )
     check_workdir(Path(workdir), config, {})
-    claim(Path(workdir), config, {})
-    parallel = devices(config)
-    student = load_student(config.student.source, **settings, place=parallel.place)
-    answer = answerer(student, parallel, config, form)
-    adapter = {"adapter": student.adapter, "head": head} if head else student.adapter
-    with RunLog(workdir) as log:
+    with claim(Path(workdir), config, {}), RunLog(workdir) as log:
+        parallel = devices(config)
+        student = load_student(config.student.source, **settings, place=parallel.place)
+        answer = answerer(student, parallel, config, form)
+        adapter = {"adapter": student.adapter, "head": head} if head else student.adapter
         with Progress(len(sessions) * config.eval.orders, "sessions", log) as progress:
             completions = answer(adapter, questions, progress.update)
         rows = [_row(session, completion.text) for session, completion in zip(sessions, completions, strict=True)]

@@ -40,8 +40,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
     if shown_if_finished(config, folder):
         return
     check_aicl(config, domains)
-    claim(folder, config, domains)
-    with RunLog(folder) as log:
+    with claim(folder, config, domains), RunLog(folder) as log:
         log.say(f"{config.name} → {folder}")
         chosen = choose(config, domains, folder, shared, partial(_measured, config, domains, log), log)["knowledge"]
         rows, told = [], []

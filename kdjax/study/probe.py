@@ -46,21 +46,17 @@ def probe(config: ConfigDict, workdir: str) -> None:
     there = student.config.num_hidden_layers
     if not layers or not all(1 <= layer <= there for layer in layers):
         raise InputError(f"config.probe.layers={layers!r}: name some of the student's layers, 1 to {there}")
-    claim(folder, config, domains)
-    record_devices(folder)
-    cards: dict[str, Cards] = {name: {} for name in domains}
-    teller = asking.teller(config, student.tokenizer, domains, cards)
-    examples = asking.training_set(config, teller, domains, cards)[0]
-    asked = asking.questions(config, teller, domains, "validation")
-    with RunLog(folder) as log:
+    with claim(folder, config, domains), RunLog(folder) as log:
+        record_devices(folder)
+        cards: dict[str, Cards] = {name: {} for name in domains}
+        teller = asking.teller(config, student.tokenizer, domains, cards)
+        examples = asking.training_set(config, teller, domains, cards)[0]
+        asked = asking.questions(config, teller, domains, "validation")
         rows = []
         with Progress(len(layers), "layers", log, every=0) as progress:
             for layer in layers:
-                rows.append(
-                    _row(
-                        student, StateReader(student, layer, config.train.micro_batch_tokens, parallel), examples, asked
-                    )
-                )
+                read = StateReader(student, layer, config.train.micro_batch_tokens, parallel)
+                rows.append(_row(student, read, examples, asked))
                 log.event("layer", **rows[-1])
                 progress.update()
         write_json(folder / "probe.json", rows)

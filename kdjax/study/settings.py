@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from kdjax.decoding import MODES
 from kdjax.errors import InputError
+from kdjax.folders import URL
 from kdjax.knowledge import FORMATS
 from kdjax.knowledge import STRATEGIES as SAMPLINGS
 from kdjax.prompting import FIELDS
@@ -48,6 +49,27 @@ def default_workdir(config: ConfigDict) -> str:
     return f"runs/{config.name}-{config_hash(config)[:8]}"
 
 
+def read_flags(config: ConfigDict, given: Mapping[str, object]) -> None:
+    """Read the fields that the command line gives as a person writes them, where ml_collections takes the text as it is.
+
+    "None", "none" or nothing is None for a field that may be left empty, and a tuple of names is cut at its commas:
+    `--config.data.domains=electronic,clothing`.
+    """
+    for field, value in given.items():
+        path, _, name = field.rpartition(".")
+        section = _at(config, path) if path else config
+        if value in ("", "None", "none") and isinstance(_reference(section, name), FieldReference):
+            section[name] = None
+        elif isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+            parts = (part.strip() for text in value for part in text.strip("[]()").split(","))
+            section[name] = tuple(filter(None, parts))
+
+
+def _reference(section: ConfigDict, name: str):
+    """A field as it is stored: a FieldReference where it is a placeholder."""
+    return dict(section.items(preserve_field_references=True)).get(name)
+
+
 def check(config: ConfigDict) -> None:
     """Everything about the config that can be judged without reading a file.
 
@@ -57,6 +79,10 @@ def check(config: ConfigDict) -> None:
     _one_of("parallel", config.parallel, KINDS)
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
     refuse_keys(config.teacher.url, config.teacher.key_variable)
+    if URL.match(config.teacher.cache_dir):
+        raise InputError(
+            f"config.teacher.cache_dir={config.teacher.cache_dir!r} is a URL; mount it, and name the folder it is mounted at"
+        )
     if config.teacher.kind == "http":
         check_endpoint(config.teacher.url, config.teacher.source, config.teacher.key_variable)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)
@@ -173,11 +199,15 @@ def _check_answer(config: ConfigDict) -> None:
 
 
 def lora_config(config: ConfigDict) -> LoraConfig:
-    """The fields of `config.lora`; names are cut at commas, and pairs (pattern, value) become a mapping."""
+    """The fields of `config.lora`; names are cut at commas, and pairs (pattern, value) become a mapping.
+
+    Names may stand in brackets and quotes, as PEFT's lists are written: `['q_proj', 'v_proj']`.
+    """
     fields = config.lora.to_dict()
     for name in ("target_modules", "exclude_modules"):
-        names = tuple(part.strip() for part in fields[name].split(","))
-        if len(names) > 1 and all(re.fullmatch(r"[\w.]+", part) for part in names):
+        listed = re.fullmatch(r"\[\s*(['\"].*['\"])\s*,?\s*\]", fields[name].strip())
+        names = tuple(part.strip().strip("'\"") for part in (listed[1] if listed else fields[name]).split(","))
+        if (listed or len(names) > 1) and all(re.fullmatch(r"[\w.]+", part) for part in names):
             fields[name] = names
     for name in ("rank_pattern", "alpha_pattern"):
         try:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from kdjax.data import leak_counts
 from kdjax.errors import InputError
+from kdjax.lock import check_free, locked
 from kdjax.reporting import write_study
 from kdjax.reporting.runlog import plain_console
 from kdjax.study.cell import load_domains, run
@@ -20,7 +21,7 @@ from kdjax.study.grid import GridCell, Run, grid
 from kdjax.study.outcome import outcome
 from kdjax.study.plan import matmul_rate, plan, plan_table
 from kdjax.study.predecessor import run_aicl
-from kdjax.study.workdir import check_workdir
+from kdjax.study.workdir import check_content, check_place, check_study
 from kdjax.training import processes
 
 RUN = {"run": run, "aicl": run_aicl}  # by the job of a cell
@@ -37,23 +38,32 @@ def study(config: ConfigDict, workdir: str) -> None:
     broken off goes on, a changed one is another. With `study.dry_run` only the plan is printed, and nothing is written here.
     A run whose loss is not finite does not keep the others from theirs, unless several processes run the study.
 
+    The lock of `workdir` is held until the end, and each run holds that of its own folder, too.
+
     Raises:
-        InputError: a cell that cannot be run, found before any is; or runs that failed, behind the tables of the others.
+        InputError: a cell that cannot be run, found before any is; a folder that is no study's, or in which another process
+            works; or runs that failed, after the tables of the others.
     """
     folder, console = Path(workdir), plain_console()
     cells = grid(config, folder)
+    check_place(folder)
+    check_study(folder)
     for cell in cells:
-        try:
-            domains = load_domains(cell.runs[0].config)
-            for one in cell.runs:
-                check_workdir(one.folder, one.config, domains)
-        except InputError as error:
-            raise InputError(f"{error}; or delete that folder, if the data was put right since") from error
+        domains = load_domains(cell.runs[0].config)
+        for one in cell.runs:
+            check_content(one.folder, one.config, domains)
+    if not config.study.dry_run:
+        check_free(folder)
     console.print(plan_table(cells, *plan(cells), matmul_rate()))
-    if config.study.dry_run:
-        return
+    if not config.study.dry_run:
+        with locked(folder):
+            _complete(config, folder, cells, console)
+
+
+def _complete(config: ConfigDict, folder: Path, cells: list[GridCell], console: Console) -> None:
+    """Run what is not finished, and write the tables."""
     shared = folder / "shared"
-    shared.mkdir(parents=True, exist_ok=True)
+    shared.mkdir(exist_ok=True)
     waiting = [(cell, one) for cell in cells for one in cell.runs if not one.finished]
     failed = _run(waiting, shared, console)
     done = [replace(cell, runs=runs) for cell in cells if (runs := tuple(run for run in cell.runs if run.finished))]

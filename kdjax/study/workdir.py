@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from kdjax.data import Domain
 from kdjax.errors import InputError
+from kdjax.folders import check_folder
+from kdjax.lock import LOCK, check_free, locked
 from kdjax.reporting import RunLog, is_leftover, read_json, read_jsonl, write_json
 from kdjax.study.settings import config_hash, differences
 
@@ -32,42 +34,64 @@ PACKAGES = (
 
 
 def check_workdir(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
-    """Make sure that the folder is new, or belongs to this config and this data. Writes nothing.
+    """Check that the folder is new, or belongs to this config and this data; and that no other process works in it. Writes nothing.
 
     Raises:
-        InputError: the folder belongs to another config or to other data; the differing fields are named. Or it holds files
-            but no config.json, or is a file.
+        InputError: the folder belongs to another config or to other data; the differing fields are named. Or another process
+            works in it, or it cannot be written to, or holds files but no config.json.
     """
-    try:
-        begun = (workdir / "config.json").is_file()
-    except OSError as error:  # a name that no file system takes
-        raise InputError(f"{workdir}: cannot be a folder ({error.strerror}); choose another --workdir") from error
-    if begun:
+    check_place(workdir)
+    check_free(workdir)
+    check_content(workdir, config, domains)
+
+
+def check_place(workdir: str | Path) -> None:
+    """Raise InputError if no folder can be written to there (see `check_folder`)."""
+    check_folder(Path(workdir), f"--workdir={workdir}", "choose another --workdir")
+
+
+def check_content(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
+    """The part of `check_workdir` about what is in the folder."""
+    if (workdir / "config.json").is_file():
         recorded, now = record(workdir), _identity(config, domains)
         changed = differences({name: recorded[name] for name in now}, now)
         if changed:
             raise InputError(
-                f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir"
+                f"{workdir} belongs to another run; it differs in: {'; '.join(changed)}. Choose another --workdir, or delete that folder"
             )
-    elif workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir} is a file; choose another --workdir")
-    elif workdir.is_dir() and any(not is_leftover(path) for path in workdir.iterdir()):
+    elif workdir.is_dir() and any(path.name != LOCK and not is_leftover(path) for path in workdir.iterdir()):
         raise InputError(
             f"{workdir} is not empty and has no config.json, so it is not a run of kdjax; choose another --workdir"
         )
 
 
-def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> None:
-    """Write config.json on the first run (after `check_workdir`). InputError if nothing can be written there."""
-    path = workdir / "config.json"
-    if path.is_file():
-        return
-    versions = {name: version(name) for name in PACKAGES}
-    told = _identity(config, domains) | {"hash": config_hash(config), "versions": versions, "devices": []}
-    try:
-        write_json(path, told)
-    except (OSError, ValueError) as error:  # the latter: a zero byte in the name
-        raise InputError(f"{workdir}: cannot be written ({error}); choose another --workdir") from error
+def check_study(workdir: Path) -> None:
+    """Raise InputError if the folder holds something else than a study, whose files would be mixed with it or overwritten."""
+    there = {path.name for path in workdir.iterdir() if not is_leftover(path)} if workdir.is_dir() else set()
+    if "cells" not in there and there - {LOCK, "shared"}:
+        raise InputError(
+            f"{workdir} is not empty and has no cells/, so it is not a study of kdjax; choose another --workdir"
+        )
+
+
+@contextmanager
+def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> Iterator[None]:
+    """Work in the folder (after `check_workdir`): its lock is held until the end, and the first time config.json is written.
+
+    Raises:
+        InputError: another process works there, or has begun another run there since the check; or nothing can be written.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(workdir))
+            check_content(workdir, config, domains)
+            if not (workdir / "config.json").is_file():
+                versions = {name: version(name) for name in PACKAGES}
+                about = {"hash": config_hash(config), "versions": versions, "devices": []}
+                write_json(workdir / "config.json", _identity(config, domains) | about)
+        except OSError as error:
+            raise InputError(f"{workdir}: cannot be written ({error}); choose another --workdir") from error
+        yield
 
 
 def _identity(config: ConfigDict, domains: Mapping[str, Domain]) -> dict:
@@ -80,7 +104,7 @@ def _identity(config: ConfigDict, domains: Mapping[str, Domain]) -> dict:
 
 
 def record_devices(workdir: Path) -> None:
-    """Add the devices to config.json. Not in `claim`: JAX takes a GPU's memory when it first looks, and the teacher comes before."""
+    """Add the devices to config.json. Not in `claim`: JAX takes a part of a GPU's memory when it first looks, and the teacher comes before."""
     devices = [f"{device.platform} {device.device_kind}" for device in jax.devices()]
     write_json(workdir / "config.json", record(workdir) | {"devices": devices})
 

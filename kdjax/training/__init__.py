@@ -1,6 +1,7 @@
 """Training: batches, loss, step, checkpoints, loop."""
 
 from kdjax.training import processes
+from kdjax.training.backend import check_backend
 from kdjax.training.batches import MicroBatch, batch_members, lay_out, plan_groups
 from kdjax.training.loop import Counts, Training, TrainSettings, preview
 from kdjax.training.loss import TEXT, Objective, pair_losses, pairs, product_states, target_nll, token_losses
@@ -25,6 +26,7 @@ __all__ = [
     "Training",
     "adamw",
     "batch_members",
+    "check_backend",
     "lay_out",
     "learning_rate_schedule",
     "pair_labels",

@@ -7,6 +7,8 @@ service; texts and arrays then go from device to device. Nothing here is a pickl
 import itertools
 import json
 import os
+import sys
+import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,39 +23,101 @@ from kdjax.errors import InputError
 WAIT = 60_000  # milliseconds of one look for a word; there is always another
 LEAVE = 10  # seconds that a process waits for the others when it ends
 HEARTBEAT = 30  # seconds without a sign of life, which waits for no Python, until a process is taken for dead
+JOIN = 300  # seconds until a process that waits for the others at the start gives up
+SILENCE = 5  # seconds after which it says that it waits
+FLAGS = (
+    "name the first process's machine and a free port there, how many processes there are and which one this is: "
+    "--coordinator=HOST:PORT --processes=2 --process=0; a single process runs with --coordinator=localhost:PORT --processes=1 --process=0"
+)
+# Launcher → the variable with the number of processes, and those that JAX reads (jax/_src/clusters).
+LAUNCHERS = {
+    "Slurm": (
+        "SLURM_STEP_NUM_TASKS",
+        ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    ),
+    "Open MPI": (
+        "OMPI_COMM_WORLD_SIZE",
+        ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ),
+}
 _said = itertools.count()
 
 
 def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
-    """Find the other processes, if there are any: those of the arguments (HOST:PORT of the first, how many, which is this one), or of the
-    environment (a TPU pod, Slurm, Open MPI). Before JAX looks for devices.
+    """Find the other processes, if there are any: those of the arguments (HOST:PORT of the first, their number, the index of this one),
+    or of the environment (a TPU pod, Slurm, Open MPI). Before JAX looks for devices.
 
     Raises:
-        InputError: some of the arguments are missing, or make no sense.
+        InputError: some of the arguments are missing or make no sense; or the environment says that there are other processes,
+            but not all that JAX needs to find them.
     """
     if coordinator or count or index >= 0:
-        if not (coordinator.rpartition(":")[0] and coordinator.rpartition(":")[2].isdecimal() and 0 <= index < count):
+        host, _, port = coordinator.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16 and 0 <= index < count):
             raise InputError(
                 f"--coordinator={coordinator} --processes={count} --process={index}: give all three, as in "
                 "--coordinator=10.0.0.1:1234 --processes=2 --process=0 (and 1 on the other)"
             )
-        _initialize(coordinator, count, index)
-    elif _in_a_cluster():
-        _initialize()
+        _initialize(f"--coordinator={coordinator} --processes={count} --process={index}", coordinator, count, index)
+    elif launcher := _launcher():
+        _initialize(launcher)
 
 
-def _initialize(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+def _initialize(told: str, coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """Connect to the others; what JAX is not told it reads from the environment. `told` says in errors where the numbers come from."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=LEAVE
-    )
+    said = threading.Timer(SILENCE, _say_waiting, [told])
+    ended = threading.Timer(JOIN - SILENCE, _nobody_came, [told])  # JAX's own end is an abort with a trace of C++
+    for timer in (said, ended):
+        timer.daemon = True
+        timer.start()
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            initialization_timeout=JOIN,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=LEAVE,
+        )
+    except (ValueError, KeyError, RuntimeError) as error:  # of these, JAX's own errors are RuntimeErrors
+        raise InputError(f"{told}: JAX cannot find the other processes ({error}); {FLAGS}") from error
+    finally:
+        said.cancel()
+        ended.cancel()
 
 
-def _in_a_cluster() -> bool:
-    """Whether JAX can read from the environment who the others are. On a machine with TPUs it always asks, as a pod's hosts do not tell."""
-    tasks = [os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")]
-    chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return any(number.isdecimal() and int(number) > 1 for number in tasks) or bool(find_spec("libtpu") and chips)
+def _say_waiting(told: str) -> None:
+    print(f"waiting for the other processes of {told}; {FLAGS}", file=sys.stderr, flush=True)
+
+
+def _nobody_came(told: str) -> None:
+    print(f"error: {told}: not all processes came within {JOIN} s; {FLAGS}", file=sys.stderr, flush=True)
+    os._exit(1)  # the main thread waits in C++
+
+
+def _launcher() -> str:
+    """What started this process as one of several, as text for errors; "" if nothing did.
+
+    Raises:
+        InputError: a launcher that JAX cannot read the others from.
+    """
+    for launcher, (size, needed) in LAUNCHERS.items():
+        tasks = os.environ.get(size, "1")
+        if not (tasks.isdecimal() and int(tasks) > 1):
+            continue
+        missing = [name for name in needed if not os.environ.get(name)]
+        if missing:
+            raise InputError(
+                f"{size}={tasks} says that there are others, but JAX needs {', '.join(missing)}, too, to find them; {FLAGS}"
+            )
+        return f"{launcher} ({size}={tasks})"
+    return "a TPU pod" if has_tpu_chips() else ""
+
+
+def has_tpu_chips() -> bool:
+    """Whether this machine has TPUs that JAX can use. JAX then always asks who the others are, as a pod's environment does not say."""
+    return bool(find_spec("libtpu") and [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")])
 
 
 def is_first() -> bool:

@@ -1,8 +1,10 @@
 import csv
+import json
+import time
 
 import pytest
 
-from kdjax.data.categories import parse_categories
+from kdjax.data.categories import parse_categories, separated_by_spaces
 from kdjax.data.sessions import leaf_category
 
 
@@ -14,6 +16,19 @@ from kdjax.data.sessions import leaf_category
         ("[[Clothing, Shoes & Jewelry,Men]]", (("Clothing, Shoes & Jewelry", "Men"),)),
         (" [[Coffee, Tea & Cocoa]] ", (("Coffee, Tea & Cocoa",),)),
         ("[[A,,B],[]]", (("A", "B"),)),
+        # As json.dumps and Python write it.
+        ('[["Home", "Mugs & Cups"], ["Gifts"]]', (("Home", "Mugs & Cups"), ("Gifts",))),
+        ("[['Home', 'Mugs & Cups'], ['Gifts']]", (("Home", "Mugs & Cups"), ("Gifts",))),
+        ('[["Home","Mugs"],["Gifts"]]', (("Home", "Mugs"), ("Gifts",))),
+        ("""[["Women's Shoes", 'Boots']]""", (("Women's Shoes", "Boots"),)),
+        (r"""[['Women\'s "best"', 'Caf\xe9']]""", (('Women\'s "best"', "Café"),)),
+        (r'[["Caf\u00e9", "19\" racks", "a\/b", "\ud83d\ude00"]]', (("Café", '19" racks', "a/b", "😀"),)),
+        ('[["Clothing, Shoes & Jewelry", "a],[b"]]', (("Clothing, Shoes & Jewelry", "a],[b"),)),
+        ('[ [ "A" , "B" , ] , [ ] , ["", " C\\nD "] ]', (("A", "B"), ("C D",))),
+        ("[[ ]]", ()),
+        # Without quotes an apostrophe or an inch is part of a name, as it always was.
+        ("[[Men's Shoes,Levi's],[Kids' Backpacks]]", (("Men's Shoes", "Levi's"), ("Kids' Backpacks",))),
+        ('[[Monitors,24" Monitors,27"]]', (("Monitors", '24" Monitors', '27"'),)),
     ],
 )
 def test_parse(text, paths):
@@ -24,6 +39,43 @@ def test_parse(text, paths):
 def test_what_is_not_a_list_of_paths_is_refused(text):
     with pytest.raises(ValueError, match="categor"):
         parse_categories(text)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("[['A' 'B']]", "quotes around some"),  # NumPy's; Python would join the two names
+        ("[['A', B]]", "quotes around some"),
+        ("[[A,'B']]", "quotes around some"),
+        ("[[A, 'B']]", "quotes around some"),
+        ("[['A','B]]", "quotes around some"),
+        (r"[[\"A\",\"B\"]]", "quotes around some"),
+        ("[['A', None]]", "quotes around some"),
+        ("[['A', ['B']]]", "bracket inside"),
+        (r"[['\x']]", "neither JSON nor Python"),
+        (r'[["\ud83d"]]', "surrogates not allowed"),
+        ("[[nan]]", "'nan' stands for a missing value"),
+        ("[['A', 'None']]", "'None' stands for a missing value"),
+        ("[list(['A', 'B'])]", "not of the form"),
+    ],
+)
+def test_near_forms_are_refused(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_categories(text)
+
+
+def test_a_long_text_that_does_not_fit_fails_at_once():
+    for filling in (" " * 10**5, "'a'," * 10**5, "\\" * 10**5, "[" * 10**5):
+        started = time.perf_counter()
+        with pytest.raises(ValueError):
+            parse_categories(f"[['{filling}")
+        assert time.perf_counter() - started < 2
+
+
+def test_a_column_whose_names_are_separated_by_a_comma_and_a_space():
+    assert separated_by_spaces(["[[Toys]]", "[[Home, Mugs]]"]) == "[[Home, Mugs]]"
+    assert separated_by_spaces(["[[Home, Mugs]]", "[[Coffee, Tea & Cocoa,Beans]]"]) is None
+    assert separated_by_spaces(["[[Home]]", "[['Home', 'Mugs']]", "[[]]"]) is None
 
 
 def test_leaf_of_the_longest_path():
@@ -37,7 +89,9 @@ def test_every_real_row(bundlerec):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 paths = parse_categories(row["categories"])
-                # nothing is lost: written back, the paths give the text they came from
+                # Written with quotes, the same paths are read; and nothing is lost: written back, they give the text.
+                for quoted in (json.dumps(paths), str([list(path) for path in paths])):
+                    assert parse_categories(quoted) == paths
                 assert f"[[{'],['.join(','.join(path) for path in paths)}]]" == row["categories"]
                 names.update(name for path in paths for name in path)
                 roots.update(path[0] for path in paths)

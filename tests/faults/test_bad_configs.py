@@ -33,6 +33,7 @@ FIELDS = {
     "a cache with a zero byte": (ASKS | {"teacher.cache_dir": "a\0b"}, r"cache_dir='a\x00b' cannot be a folder"),
     "a cache of 5000 letters": (ASKS | {"teacher.cache_dir": "x" * 5000}, "cannot be a folder (", "too long"),
     "a cache in nobody's home": (ASKS | {"teacher.cache_dir": "~no-such-user/x"}, "cache_dir='~no-such-user/x' cannot"),
+    "a cache behind a URL": ({"teacher.cache_dir": "gs://b/cache"}, "cache_dir='gs://b/cache' is a URL", "mount it"),
     "an unknown source": ({"data.source": "csv"}, "valid are bundlerec, jsonl, demo"),
     "a root for the demo": ({"data.root": "/data"}, "set data.source"),
     "no examples in a batch": ({"train.batch_size": 0}, "config.train.batch_size=0 must be at least 1"),

@@ -43,6 +43,7 @@ def encoded(encoding):
 
 DIRECTORY, LOOP = object(), object()  # what may stand in a file's place
 TITLES, SESSION_ITEM, BUNDLE_ITEM = "item_titles.csv", "session_item.csv", "bundle_item.csv"
+CATEGORIES = "item_categories.csv"
 
 # what is wrong: (file, what is done to its bytes, what the error says behind the file's name, and besides)
 BAD_CSV = {
@@ -65,6 +66,45 @@ BAD_CSV = {
     "an absent product in a bundle": (BUNDLE_ITEM, swap(b"10,b", b"10,z"), ", row 3: the item z of bundle 10 is"),
     "an absent product in a session": (SESSION_ITEM, swap(b"1,c", b"1,z"), ", row 4: the item z has no row in"),
     "a session of two users": ("user_session.csv", add(b"v,1\n"), ", row 4: the session 1 is a duplicate: user u"),
+    "the header twice": (TITLES, swap(b"item ID,titles\n", b"item ID,titles\n" * 2), ", row 2: the header comes again"),
+    "the header in the middle": (SESSION_ITEM, swap(b"1,c", b"1,c\nsession id,item id"), ", row 5: the header comes"),
+    "two files joined": (TITLES, swap(b"b,Cups", b"\xef\xbb\xbfb,Cups"), ", row 3: a byte order mark inside the file"),
+    "semicolons, told what to do": (TITLES, swap(b",", b";"), ", row 1", "should be item ID,titles, with commas"),
+    "columns exchanged": (TITLES, swap(b"item ID,titles", b"titles,item ID"), "", "the item a has no row in item_"),
+    "numbers with a point": (BUNDLE_ITEM, swap(b"10,", b"10.0,"), "", "has no items", "'10.0' is there"),
+    "numbers with a point in a session": ("session_bundle.csv", swap(b"1,", b"1.0,"), ", row 2", "'1' is there"),
+    "quoted twice": (
+        BUNDLE_ITEM,
+        swap(b"10,a", b"10,'a'"),
+        ", row 2: the item 'a' of bundle 10 is not",
+        "'a' is there",
+    ),
+    "leading zeros": ("session_bundle.csv", swap(b"2,20", b"02,20"), ", row 3: the session 02 has", "'2' is there"),
+    "positions for items": (BUNDLE_ITEM, swap(b"10,a\n10,b", b"10,0\n10,1"), ", row 2: the item 0 of bundle 10 is not"),
+    "intents of other bundles": ("bundle_intent.csv", swap(b"0,", b"0.0,"), ", row 2: no bundle of", "'10' is there"),
+    "a missing intent": ("bundle_intent.csv", swap(b"tea", b"nan"), ", row 2: the intent of bundle 10 is 'nan'"),
+    "a missing title": (TITLES, swap(b"Cups", b"nan"), ", row 3: the title of item b is 'nan', a missing value"),
+    "a missing id": (SESSION_ITEM, swap(b"1,b", b"nan,b"), ", row 3: the column 'session ID' is 'nan'"),
+    "a missing item": (BUNDLE_ITEM, swap(b"10,b", b"10,<NA>"), ", row 3: the column 'item ID' is '<NA>'"),
+    "users and sessions exchanged": (
+        "user_session.csv",
+        only(b"user ID,session ID\n1,u\n2,v\n"),
+        ", row 2: no session of this file is in session_item.csv; the first is u",
+    ),
+    "categories of NumPy": (CATEGORIES, swap(b"[[Home]]", b"[['Home' 'Tea']]"), ", row 2: item a", "with quotes [["),
+    "quotes around some names": (
+        CATEGORIES,
+        swap(b"[[Shoes]]", b"\"[['Shoes',Men]]\""),
+        ", row 4: item c: the category",
+    ),
+    "a missing category": (CATEGORIES, swap(b"[[Shoes]]", b"[[nan]]"), ", row 4: item c", "[[]] for no category"),
+    "no categories": (CATEGORIES, swap(b"[[Shoes]]", b""), ", row 4: item c", "[[]] for no category"),
+    "names separated by comma and space": (
+        CATEGORIES,
+        swap(b"[[Shoes]]", b'"[[Shoes, Boots]]"'),
+        ", row 4: every comma of this column has a space after it",
+        "write [[A,B]] for two names",
+    ),
     "a folder in its place": (TITLES, DIRECTORY, ": the file cannot be read (Is a directory)"),
     "a link to itself": (TITLES, LOOP, ": the file cannot be read"),
 }
@@ -73,6 +113,40 @@ BUNDLES = b'[["a", "b"]]'
 BAD_JSONL = {
     "nothing at all": (ITEMS, only(b""), ": the file has no rows; a row is a JSON object with id, title"),
     "one array": (SESSIONS, only(b'[{"id": "1", "items": ["a", "b"]}]'), ", line 1: a row must be a JSON object"),
+    "one array over many lines": (
+        ITEMS,
+        lambda data: b"[" + data + b"]",
+        ", line 1: this is not JSON",
+        "one object a line",
+    ),
+    "commas between lines": (ITEMS, swap(b"}", b"},"), ", line 1: this is not JSON", "or commas between them"),
+    "a header as a row": (
+        ITEMS,
+        lambda data: b'{"id": "id", "title": "title"}\n' + data,
+        ", line 1: every field holds its own name",
+    ),
+    "a missing title": (ITEMS, swap(b"Cups", b"nan"), ", line 2, field 'title': is 'nan', which stands for a missing"),
+    "a missing id": (SESSIONS, swap(b'"2"', b'"None"'), ", line 2, field 'id': is 'None', which stands for a missing"),
+    "positions in text": (
+        SESSIONS,
+        swap(BUNDLES, b'[["0", "1"]]'),
+        ", line 1, field 'bundles'",
+        "'0', which is not in",
+    ),
+    "letters of another case": (
+        SESSIONS,
+        swap(b'["a", "c"]', b'["A", "c"]'),
+        ", line 2, field 'items'",
+        "'a' is there",
+    ),
+    "items in one text": (SESSIONS, swap(b'["a", "c"]', b'"a,c"'), ", line 2, field 'items'", 'as in ["a", "b"]'),
+    "a path for paths": (
+        ITEMS,
+        swap(b'"Cups"', b'"Cups", "categories": ["Home"]'),
+        ", line 2",
+        'as in [["Home", "Mugs"]]',
+    ),
+    "two files joined": (ITEMS, swap(b'{"id": "b"', b'\xef\xbb\xbf{"id": "b"'), ", row 2: a byte order mark inside"),
     "an object over many lines": (SESSIONS, swap(b", ", b",\n"), ", line 1: this is not JSON"),
     "two objects in a line": (SESSIONS, swap(b"\n", b""), ", line 1: this is not JSON (Extra data"),
     "cut off": (ITEMS, lambda data: data[:-9], ", line 3: this is not JSON"),
@@ -84,7 +158,12 @@ BAD_JSONL = {
     "Infinity for a title": (ITEMS, swap(b'"Cups"', b"Infinity"), ", line 2, field 'title': Infinity is not a text"),
     "true for an id": (ITEMS, swap(b'"a"', b"true"), ", line 1, field 'id': true is not a text"),
     "an object for a list": (SESSIONS, swap(b'["a", "c"]', b'{"a": 1}'), ", line 2, field 'items'", "is not a list"),
-    "numbers for ids": (SESSIONS, swap(BUNDLES, b"[[0, 1]]"), ", line 1, field 'bundles': 0 is not a text"),
+    "numbers for ids": (
+        SESSIONS,
+        swap(BUNDLES, b"[[0, 1]]"),
+        ", line 1, field 'bundles': 0 is not a text",
+        "not by their places",
+    ),
     "no item of the session": (SESSIONS, swap(BUNDLES, b'[["a", "c"]]'), ", line 1, field 'bundles'", "'c', which"),
     "a bundle not in a list": (SESSIONS, swap(BUNDLES, b'["a", "b"]'), ", line 1, field 'bundles'", "is not a list"),
     "a session twice": (SESSIONS, lambda data: data * 2, ", line 3, field 'id': '1' is a duplicate of line 1"),

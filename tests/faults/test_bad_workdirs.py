@@ -8,7 +8,7 @@ import pytest
 from listed import each
 
 from configs import generate as generate_config
-from configs import sft_text
+from configs import sft_text, study_format
 from kdjax.data import load_domain
 from kdjax.decoding import Completion
 from kdjax.errors import InputError
@@ -17,7 +17,7 @@ from kdjax.prompting import INSTRUCTION
 from kdjax.reporting import write_json, write_jsonl
 from kdjax.sources import resolve
 from kdjax.student import LoraConfig, load_student
-from kdjax.study import generate, run
+from kdjax.study import check_place, generate, run, study
 from kdjax.study.examples import questions, teller
 from kdjax.study.scores import prediction_rows, read_predictions
 from kdjax.study.workdir import claim
@@ -29,7 +29,8 @@ RULES = "knowledge/demo/rules.jsonl"
 def workdir(tmp_path) -> Path:
     """A run that was begun: its config.json and a card."""
     folder = tmp_path / "run"
-    claim(folder, sft_text.get_config("smoke"), {"demo": load_domain("demo", "", "demo")})
+    with claim(folder, sft_text.get_config("smoke"), {"demo": load_domain("demo", "", "demo")}):
+        pass
     session = load_domain("demo", "", "demo").splits["train"][0]
     write_cards(folder / RULES, [Card("rules", "demo", "Cups go with kettles.", (session.id,), (), 1, 9)])
     return folder
@@ -87,12 +88,48 @@ def test_a_workdir(change, words, workdir, refused):
     refused(lambda: run(sft_text.get_config("smoke"), workdir), *words)
 
 
+# what is wrong: (the workdir, from a folder with a `file` and a `link` to nowhere; what the error says)
+PLACES = {
+    "a file": ("file", "file is a file"),
+    "in a file": ("file/run", "file is a file"),
+    "a link to nowhere": ("link/run", "link is no folder"),
+    "a zero byte": ("a\0b", r"'\x00' stands for other characters"),
+    "a line end": ("a\n", r"'\n' stands for other characters"),
+    "a long name": ("x" * 300, "File name too long"),
+    "a long path": ("x/" * 2000, "File name too long"),
+    "room for the folder, but not for what it holds": ("/".join(["x" * 200] * 20), "File name too long"),
+    "half of a character": ("a\ud800", "surrogates not allowed"),
+    "a bucket of Google's": ("gs://bucket/run", "is a URL, and only folders of this machine"),
+    "a bucket of Amazon's": ("s3://bucket/run", "is a URL, and only folders of this machine"),
+    "a URL of a file": ("file:///tmp/run", "is a URL, and only folders of this machine"),
+    "a star": ("runs/*", "'*' stands for other characters"),
+    "a question mark": ("runs/what?", "'?' stands for other characters"),
+    "brackets": ("runs/[a]", "'[' stands for other characters"),
+}
+
+
+@each("name", PLACES)
 @pytest.mark.parametrize(
-    "name", ["file", "file/run", "a\0b", "x" * 5000], ids=["a file", "in a file", "zero byte", "long"]
+    "job", [lambda folder: run(sft_text.get_config("smoke"), folder), check_place], ids=["run", "place"]
 )
-def test_a_workdir_that_cannot_be(name, tmp_path, refused):
+def test_a_workdir_that_cannot_be(job, name, words, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("precious")
-    refused(lambda: run(sft_text.get_config("smoke"), tmp_path / name), "choose another --workdir")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    refused(lambda: job(Path(name)), *words, "choose another --workdir")
+
+
+# what is there: (a file in the folder, what the error says)
+NO_STUDIES = {
+    "a run": ("config.json", "has no cells/, so it is not a study of kdjax"),
+    "a thesis": ("report.html", "has no cells/, so it is not a study of kdjax"),
+}
+
+
+@each("name", NO_STUDIES)
+def test_a_study_does_not_mix_with_other_files(name, words, tmp_path, refused):
+    (tmp_path / name).write_text("{}")
+    refused(lambda: study(study_format.get_config("smoke"), str(tmp_path)), *words, "choose another --workdir")
 
 
 # predictions.jsonl: what is wrong: (its rows → other rows, what the error says behind the file's name)
@@ -183,6 +220,6 @@ def test_generate(fields, told, words, description, tmp_path, refused):
 def test_a_disk_that_is_read_only_is_no_place_for_a_run(small_disk):
     disk = small_disk(1000)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    with pytest.raises(InputError, match=f"{disk}/run: cannot be written .*Read-only file system.*another --workdir"):
+    with pytest.raises(InputError, match=f"{disk}/run cannot be written: {disk} is read-only.*another --workdir"):
         run(sft_text.get_config("smoke"), disk / "run")
     assert list(disk.iterdir()) == []

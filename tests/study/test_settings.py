@@ -132,6 +132,20 @@ def test_no_prompt_of_the_demo_exceeds_160_tokens_whatever_rules_there_are(rule)
     assert cards and max(len(prompt) for prompt in prompts) <= 160
 
 
+@pytest.mark.parametrize("written", ["['q_proj','v_proj']", '["q_proj", "v_proj"]', "[ 'q_proj' , 'v_proj', ]"])
+def test_target_modules_may_be_written_as_peft_writes_them(written):
+    config = base("x")
+    config.lora.update(target_modules=written, exclude_modules="['o_proj']")
+    assert lora_config(config).target_modules == ("q_proj", "v_proj")
+    assert lora_config(config).exclude_modules == ("o_proj",)
+
+
+def test_a_regular_expression_with_brackets_stays_one():
+    config = base("x")
+    config.lora.target_modules = r"[a-z.\d]*\.[qv]_proj"
+    assert lora_config(config).target_modules == r"[a-z.\d]*\.[qv]_proj"
+
+
 def test_a_studys_folder_does_not_depend_on_its_grid():
     one, other = study("x", "?", (cell("a"),)), study("x", "?", (cell("b"),))
     other.study.update(dry_run=True, seeds=(4,))

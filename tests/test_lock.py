@@ -1,0 +1,125 @@
+"""One folder, one process: with real processes, killed and not, and two open files as two machines have them."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdjax.errors import InputError
+from kdjax.lock import LOCK, check_free, locked
+
+HOLD = "import sys; from pathlib import Path; from kdjax.lock import locked\nwith locked(Path(sys.argv[1])): print('held', flush=True); input()"
+TRY = HOLD.replace("input()", "")
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of tmp_path/run until a line comes."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def other(folder: Path) -> subprocess.CompletedProcess:
+    """Another process that takes the lock and gives it back at once."""
+    return subprocess.run([sys.executable, "-c", TRY, str(folder)], check=False, capture_output=True, text=True)
+
+
+def test_a_second_process_is_refused_with_the_first_ones_name(holder, tmp_path):
+    said = f"{tmp_path / 'run'} is in use: process {holder.pid} on {socket.gethostname()} has worked in it since 2"
+    for attempt in (lambda: check_free(tmp_path / "run"), lambda: locked(tmp_path / "run").__enter__()):
+        with pytest.raises(InputError) as error:
+            attempt()
+        assert said in str(error.value) and "choose another --workdir" in str(error.value)
+    assert said in other(tmp_path / "run").stderr
+
+
+@pytest.mark.parametrize("end", ["killed", "at its end"])
+def test_the_lock_falls_with_its_process(holder, tmp_path, end):
+    if end == "killed":
+        os.kill(holder.pid, signal.SIGKILL)
+    else:
+        holder.communicate("\n")
+    assert holder.wait() == (-signal.SIGKILL if end == "killed" else 0)
+    check_free(tmp_path / "run")
+    assert other(tmp_path / "run").stdout == "held\n"
+
+
+def test_a_child_of_the_holder_does_not_keep_the_lock(tmp_path):
+    """As a teacher's process does not, which outlives a killed run for a moment."""
+    start = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()"
+    command = [sys.executable, "-c", HOLD.replace("input()", start), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        child = [process.stdout.readline() for _ in range(2)][1]
+        process.kill()
+        process.wait()
+        os.kill(int(child), 0)  # it is there
+        check_free(tmp_path / "run")
+        os.kill(int(child), signal.SIGKILL)
+
+
+def test_in_one_process_a_folder_is_locked_once_and_others_beside_it(tmp_path):
+    """As a study holds its own folder and that of each run in turn."""
+    for _ in range(2):
+        with locked(tmp_path / "study"), locked(tmp_path / "study" / "cells" / "a"):
+            for folder in (tmp_path / "study", tmp_path / "study" / "cells" / "a"):
+                with pytest.raises(InputError, match=f"process {os.getpid()} on"):
+                    locked(folder).__enter__()
+    assert {path.name for path in (tmp_path / "study").iterdir()} == {LOCK, "cells"}
+    assert (tmp_path / "study" / LOCK).read_text() == ""  # no name of one that has gone
+
+
+def test_of_many_processes_at_once_one_wins(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, **pipes) for _ in range(5)]
+    lost = []
+    while len(lost) < 4:
+        lost += [process for process in started if process not in lost and process.poll() is not None]
+    (won,) = [process for process in started if process not in lost]
+    assert won.communicate("\n")[0] == "held\n" and won.returncode == 0
+    for process in lost:
+        said, why = process.communicate()
+        assert process.returncode == 1 and said == "" and "is in use: " in why
+
+
+def test_a_name_that_is_not_written_yet(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / LOCK).write_text("")
+        with pytest.raises(InputError, match="is in use: another process works in it"):
+            check_free(tmp_path)
+
+
+def test_nothing_is_made_by_looking(tmp_path):
+    check_free(tmp_path)
+    check_free(tmp_path / "nowhere")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, number):
+    def flock(file, kind):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "run"):
+        check_free(tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{tmp_path / 'run'} is on a file system without locks" in said
+
+
+def test_another_fault_of_the_lock_is_not_hidden(tmp_path, monkeypatch):
+    def flock(file, kind):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="broken"):
+        locked(tmp_path).__enter__()
