@@ -96,13 +96,14 @@ def refused_target(
 
     A target that is refused here would be trained, and could never be generated.
     """
-    spellings = _Spellings(tokenizer).all
+    spellings, ends = tokenizer.token_bytes(), set(tokenizer.eos_ids)
     known: dict[Language, dict] = {language: {} for language in languages}
     for index, (language, target) in enumerate(zip(languages, targets, strict=True)):
         steps, state, bundles = known[language], language.start, 1
         for place, token in enumerate(target[:-1]):
             if (state, token) not in steps:
-                steps[state, token] = _walk(language, state, spellings[token]) if token in spellings else None
+                text = None if token in ends else spellings[token]
+                steps[state, token] = _walk(language, state, text) if text else None
             step = steps[state, token]
             if step is None:
                 return index, f"token {place + 1}, {tokenizer.inner.id_to_token(token)!r}, may not come there"

@@ -164,9 +164,9 @@ class Tokenizer:
         except TemplateError:
             return "", ""
         turn = whole[len(prompt) :] if whole.startswith(prompt) else ""
-        before, _, rest = turn.partition(answer)
-        after, end, _ = rest.partition(self.eos_token)
-        return before if before.isspace() else "", after if end and after.isspace() else ""
+        before, found, rest = turn.partition(answer)
+        after, ended, _ = rest.partition(self.eos_token)
+        return before if found and before.isspace() else "", after if ended and after.isspace() else ""
 
     @cached_property
     def _template(self):
