@@ -68,7 +68,10 @@ def test_a_template_that_changes_a_prompt(template, words, tmp_path, refused):
 
 @pytest.mark.parametrize("template, words", [(case[0], case[1:]) for case in TEMPLATES.values()], ids=TEMPLATES)
 def test_a_template_that_changes_a_teachers_call(template, words, tmp_path, refused):
-    conversation = [("user", "Group the products that belong together, by their use: Cables & TV\n…"), ("assistant", "[[1,2]]")]
+    conversation = [
+        ("user", "Group the products that belong together, by their use: Cables & TV\n…"),
+        ("assistant", "[[1,2]]"),
+    ]
     call = Call((*conversation, ("user", "1. Espresso Machine\n2. Coffee  Grinder")), 8)
     asked = tokenizer(tmp_path, template)
     refused(lambda: make_request({}, call, asked), str(tmp_path / "model"), *words)
