@@ -60,12 +60,11 @@ def session_language(mode: str, n_items: int, marker: str = "", padding: tuple[s
     """
     if mode not in MODES[1:]:
         raise InputError(f"eval.constraint={mode!r} is not a constraint; choose from {', '.join(MODES)}")
-    inner: ItemsLanguage | JsonLanguage | Padded = JsonLanguage() if mode == "json" else ItemsLanguage(n_items)
+    answer = JsonLanguage() if mode == "json" else ItemsLanguage(n_items)
     before, after = (text.encode() for text in padding)
     if marker:
         before = b""  # part of the free text
-    if before or after:
-        inner = Padded(before, inner, after)
+    inner = Padded(before, answer, after) if before or after else answer
     return AfterMarker(marker.encode(), inner) if marker else inner
 
 

@@ -1,6 +1,7 @@
 """Sessions + cards → what the student reads: training examples and prompts, written to disk and proved to leak nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -161,13 +162,18 @@ def check_training(
 def check_targets(config: ConfigDict, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
     """The constraint on answers allows every training target, token by token.
 
+    A session without a thought has its bare answer for a target, also where others have thoughts before theirs.
+
     Raises:
         InputError: it forbids one; names its session.
     """
     form = constraint(config, tokenizer)
     if form.mode == "none" or config.student.answer != "text":
         return
-    languages = [form.language(len(example.products)) for example in examples]
+    bare = replace(form, marker="")
+    languages = [
+        (form if ANSWER_MARKER in example.completion else bare).language(len(example.products)) for example in examples
+    ]
     refused = refused_target(languages, tokenizer, [example.completion_ids for example in examples])
     if refused:
         index, why = refused

@@ -36,7 +36,9 @@ def sessions():
 def student(request, tmp_path_factory):
     family, spaces = request.param
     folder = write_model(tmp_path_factory.mktemp("inst") / "model", family, spaces)
-    return load_student(str(folder), lora=LoraConfig(r=8, lora_alpha=16))
+    return load_student(
+        str(folder), lora=LoraConfig(r=8, lora_alpha=16, target_modules=("q_proj", "v_proj", "down_proj"))
+    )
 
 
 def test_a_student_writes_the_very_tokens_that_it_was_trained_on(student, sessions, tmp_path):
