@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from kdjax.decoding.language import DONE, ENDED, AfterMarker, ItemsLanguage, JsonLanguage, State
+from kdjax.decoding.language import DONE, ENDED, AfterMarker, ItemsLanguage, JsonLanguage, Padded, State
 from kdjax.errors import InputError
 from kdjax.sources import Tokenizer
 
 MODES = ("none", "json", "items")
 MAX_BUNDLES = 7
 UNREACHABLE = 1 << 20
-Language = ItemsLanguage | JsonLanguage | AfterMarker
+Language = ItemsLanguage | JsonLanguage | Padded | AfterMarker
 
 
 @jax.tree_util.register_dataclass
@@ -53,11 +53,18 @@ class Automaton:
         return self.transitions[state, kind], added + self.adds[state, kind]
 
 
-def session_language(mode: str, n_items: int, marker: str = "") -> Language:
-    """The language of one session's answer under the constraint "json" or "items"; behind free text where a marker is given."""
+def session_language(mode: str, n_items: int, marker: str = "", padding: tuple[str, str] = ("", "")) -> Language:
+    """The language of one session's answer under the constraint "json" or "items"; after free text where a marker is given.
+
+    `padding` is what the chat template writes before and after an answer (`Tokenizer.answer_padding`).
+    """
     if mode not in MODES[1:]:
         raise InputError(f"eval.constraint={mode!r} is not a constraint; choose from {', '.join(MODES)}")
-    inner = JsonLanguage() if mode == "json" else ItemsLanguage(n_items)
+    answer = JsonLanguage() if mode == "json" else ItemsLanguage(n_items)
+    before, after = (text.encode() for text in padding)
+    if marker:
+        before = b""  # part of the free text
+    inner = Padded(before, answer, after) if before or after else answer
     return AfterMarker(marker.encode(), inner) if marker else inner
 
 
@@ -79,6 +86,32 @@ def compile_automaton(
 def check_budget(languages: Sequence[Language], tokenizer: Tokenizer, budget: int) -> None:
     """Raise what `compile_automaton` would; no array is made on a device."""
     _reach(languages, tokenizer, budget)
+
+
+def refused_target(
+    languages: Sequence[Language], tokenizer: Tokenizer, targets: Sequence[Sequence[int]]
+) -> tuple[int, str] | None:
+    """The index of the first target (token ids) that is no answer in its language, and why; None if all are.
+
+    A target that is refused here would be trained, and could never be generated.
+    """
+    spellings, ends = tokenizer.token_bytes(), set(tokenizer.eos_ids)
+    known: dict[Language, dict] = {language: {} for language in languages}
+    for index, (language, target) in enumerate(zip(languages, targets, strict=True)):
+        steps, state, bundles = known[language], language.start, 1
+        for place, token in enumerate(target[:-1]):
+            if (state, token) not in steps:
+                text = None if token in ends else spellings[token]
+                steps[state, token] = _walk(language, state, text) if text else None
+            step = steps[state, token]
+            if step is None:
+                return index, f"token {place + 1}, {tokenizer.inner.id_to_token(token)!r}, may not come there"
+            state, bundles = step[0], bundles + step[1]
+        if state != DONE or target[-1] != tokenizer.eos_id:
+            return index, "it does not end as an answer does"
+        if bundles > MAX_BUNDLES:
+            return index, f"it names {bundles} bundles, and an answer at most {MAX_BUNDLES}"
+    return None
 
 
 def _reach(languages: Sequence[Language], tokenizer: Tokenizer, budget: int):
@@ -107,7 +140,7 @@ class _Spellings:
     def __init__(self, tokenizer: Tokenizer):
         ends = set(tokenizer.eos_ids)  # special tokens have no bytes, but not every model declares these special
         self.all = {token: text for token, text in enumerate(tokenizer.token_bytes()) if text and token not in ends}
-        self.answer = {token: text for token, text in self.all.items() if set(text) <= set(b" [],0123456789")}
+        self.answer = {token: text for token, text in self.all.items() if set(text) <= set(b" \t\r\n[],0123456789")}
         self._by_first: dict[int, dict[int, bytes]] = {}
         for token, text in self.all.items():
             self._by_first.setdefault(text[0], {})[token] = text

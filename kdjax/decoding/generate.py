@@ -9,7 +9,7 @@ from functools import cache
 import jax
 import numpy as np
 
-from kdjax.decoding.automaton import Automaton, compile_automaton, session_language
+from kdjax.decoding.automaton import Automaton, Language, compile_automaton, session_language
 from kdjax.decoding.batches import SHARE, Bucket, PromptBatch, lay_out_prompts
 from kdjax.decoding.slots import Arrivals, Programs, Slots
 from kdjax.prompting import Example
@@ -31,10 +31,18 @@ class Completion:
 
 @dataclass(frozen=True)
 class Constraint:
-    """What answers may look like: mode "none", "json" or "items"; with a marker, free text comes first."""
+    """What answers may look like: mode "none", "json" or "items"; with a marker, free text comes first.
+
+    `padding` is what the chat template writes before and after an answer.
+    """
 
     mode: str = "items"
     marker: str = ""
+    padding: tuple[str, str] = ("", "")
+
+    def language(self, n_items: int) -> Language:
+        """The answers to a session of `n_items` products; there is none for the mode "none"."""
+        return session_language(self.mode, n_items, self.marker, self.padding)
 
 
 class Generator:
@@ -146,7 +154,7 @@ class Generator:
     def _compile(self, n_items: Sequence[int], constraint: Constraint) -> tuple[Automaton | None, list[int]]:
         if constraint.mode == "none":
             return None, [0] * len(n_items)
-        languages = [session_language(constraint.mode, n, constraint.marker) for n in n_items]
+        languages = [constraint.language(n) for n in n_items]
         return compile_automaton(languages, self._student.tokenizer, self._student.config.vocab_size, self._steps)
 
     def _completion(self, ids: list[int], rescued: bool) -> Completion:

@@ -1,4 +1,4 @@
-"""The answer language as a byte automaton: `[[1,3],[2,5,6]]`, perhaps behind free text that ends in a marker.
+"""The answer language as a byte automaton: `[[1,3],[2,5,6]]`, perhaps after free text that ends in a marker.
 
 A language maps (state, byte) → (next state, bundles added) or None. States are tuples, found by walking; a bundle is added
 by the comma before it, so the first does not count, and closing an answer never adds one.
@@ -69,11 +69,46 @@ class JsonLanguage:
 
 
 @dataclass(frozen=True)
+class Padded:
+    """`inner` with what a chat template writes around an answer: `before` may be left out as a whole, `after` may not."""
+
+    before: bytes
+    inner: ItemsLanguage | JsonLanguage
+    after: bytes
+
+    @property
+    def start(self) -> State:
+        """Nothing of `before` written yet."""
+        return ("before", self, 0)
+
+    def step(self, state: State, byte: int) -> Step | None:
+        """One byte further, or None where the byte is not allowed."""
+        if state == DONE:
+            return None
+        kind, _, at = state
+        if kind == "after":
+            return (self._after(at + 1), 0) if byte == self.after[at] else None
+        if kind == "before" and at < len(self.before):
+            if byte == self.before[at]:
+                return ("before", self, at + 1), 0
+            if at > 0:
+                return None
+        step = self.inner.step(self.inner.start if kind == "before" else at, byte)
+        if step is None:
+            return None
+        reached, added = step
+        return self._after(0) if reached == DONE else ("within", self, reached), added
+
+    def _after(self, written: int) -> State:
+        return ("after", self, written) if written < len(self.after) else DONE
+
+
+@dataclass(frozen=True)
 class AfterMarker:
-    """Free text up to the first `marker`, then the inner language, behind one space or none. The marker must not overlap with itself."""
+    """Free text up to the first `marker`, one space or none, then `inner`. The marker must not overlap with itself."""
 
     marker: bytes
-    inner: ItemsLanguage | JsonLanguage
+    inner: ItemsLanguage | JsonLanguage | Padded
 
     @property
     def start(self) -> State:

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 from kdjax.prompting.thinking import spoken
 
-ANSWER_MARKER = "Bundles:"  # a thought may stand before the answer; the last marker begins it
-WHOLE_NUMBER = re.compile(r"(?<![\d.])\d++(?!\.+\d)")
+ANSWER_MARKER = "Bundles:"  # a thought may come before it
 BUNDLE = r"\[\s*[1-9][0-9]*(\s*,\s*[1-9][0-9]*)*\s*\]"
 LIST_OF_BUNDLES = re.compile(rf"\s*\[\s*{BUNDLE}(\s*,\s*{BUNDLE})*\s*\]\s*")
+# Quantifiers are possessive (`++`, `*+`): a model may write anything, and no text may take quadratic time.
+NUMBER_OR_RANGE = re.compile(r"(?<![\d.])(\d++)(?:\s*+(?:[-–—]|to\b|through\b)\s*+(\d++))?(?!\.+\d)")
+INNERMOST_LIST = re.compile(r"\[([^\[\]]*)\]")
+GROUP = re.compile(r"""[({"']\s*+(\d++(?:\s*+,\s*+\d++)*+)\s*+,?\s*+[)}"']""")  # (1, 2) or {1, 2} or "1, 2"
+LABEL = r"\s*+(?:[-+*•–]\s++|\d++[.)]\s++)?(?:\**(?:bundle|group|set)\b\s*+\w*+[^:\d]*+:[\s*]*+)?"
+NUMBERS = r"(?:products?\s++|items?\s++)?\d++(?:\s*+(?:,\s*+and\b|[,&+–-]|and\b|to\b)\s*+\d++)++"
+LABELLED_LINE = re.compile(rf"(?P<label>{LABEL})(?P<numbers>{NUMBERS})(?!\s*+[\w,]|\.\d)", re.IGNORECASE)
 
 
 def answer_text(bundles: Sequence[tuple[int, ...]]) -> str:
@@ -39,17 +45,84 @@ class ParsedAnswer:
 def parse_answer(text: str, n_items: int) -> ParsedAnswer:
     """Read the bundles that `text` names among products 1..n_items. Never raises: a model may write anything.
 
-    The answer is what follows the last "Bundles:", or the whole text, without the model's thinking. Every innermost `[...]` group of whole numbers is a
-    bundle ('product10' reads as 10, unlike the last-character rule of the predecessor's code).
+    The answer is what follows the last "Bundles:" that a bundle follows, or the whole text, without the model's thinking.
+    It is read in the first of `FORMS` that it has. In a bundle any whole number is a product ('product10' reads as 10, unlike the last-character
+    rule of the predecessor's code), and 2-4 is a range.
     """
-    answer = spoken(text).rsplit(ANSWER_MARKER, 1)[-1]
+    before, *after = spoken(text).split(ANSWER_MARKER)
     bundles, out_of_range = [], 0
-    for group in re.findall(r"\[([^\[\]]*)\]", answer):
-        numbers = [int(digits[:10]) for digits in WHOLE_NUMBER.findall(group)]  # ten digits are out of range already
-        inside = tuple(number for number in numbers if 1 <= number <= n_items)
-        out_of_range += len(numbers) - len(inside)
-        if inside:
-            bundles.append(inside)
-    exact = LIST_OF_BUNDLES.fullmatch(answer) is not None and out_of_range == 0
+    for group in _groups(before, after):
+        numbers, outside = _numbers(group, n_items)
+        out_of_range += outside
+        if numbers:
+            bundles.append(numbers)
+    exact = LIST_OF_BUNDLES.fullmatch([before, *after][-1]) is not None and out_of_range == 0
     valid = exact and all(len(bundle) >= 2 and len(set(bundle)) == len(bundle) for bundle in bundles)
     return ParsedAnswer(tuple(bundles), valid, out_of_range)
+
+
+def _groups(before: str, after: Sequence[str]) -> list[str]:
+    """The text of each bundle. `before` is what comes before the first marker, `after` what follows each."""
+    for answer in reversed(after) if after else [before]:
+        for form in FORMS:
+            if found := form(answer):
+                return found
+    # "[[1,2]]. These Bundles: make coffee" has its answer before the marker; a text cut off after it has none.
+    return _nested_lists(before) if after and after[-1].strip() else []
+
+
+def _nested_lists(answer: str) -> list[str]:
+    """`[[1, 2], [3, 4]]`: lists in a list. Others are remarks: `[[1, 2]] (I left out [3])`."""
+    return [part for text, nested in _lists(answer) if nested for part in _parts(text)]
+
+
+def _loose_lists(answer: str) -> list[str]:
+    """`[1, 2], [3, 4]`"""
+    return [part for text, _ in _lists(answer) for part in _parts(text)]
+
+
+def _loose_groups(answer: str) -> list[str]:
+    """`(1, 2), (3, 4)` or `{1, 2}`"""
+    return [group for group in GROUP.findall(answer) if "," in group]
+
+
+def _labelled_lines(answer: str) -> list[str]:
+    """`Bundle 1: 1, 2` or `- 1 and 2`, a bundle per line."""
+    lines = map(LABELLED_LINE.match, answer.splitlines())
+    return [line["numbers"] for line in lines if line and line["label"].strip()]
+
+
+FORMS = (_nested_lists, _loose_lists, _loose_groups, _labelled_lines)
+
+
+def _lists(answer: str) -> list[tuple[str, bool]]:
+    """The innermost lists that hold a number or nothing at all, and whether each is in an outer list."""
+    found, depth, end, nested = [], 0, 0, False
+    for match in INNERMOST_LIST.finditer(answer):
+        between = answer[end : match.start()]
+        depth = max(0, depth + between.count("[") - between.count("]"))
+        # An outer list may be closed too early: [[1, 2]], [3, 4]]
+        nested = depth > 0 or (nested and not between.strip("[], \t\r\n"))
+        if NUMBER_OR_RANGE.search(match[1]) or not match[1].strip():
+            found.append((match[1], nested))
+        end = match.end()
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    """The bundles of an innermost list: one, unless it is a list of tuples or sets, as in `[(1, 2), (3, 4)]`."""
+    groups = GROUP.findall(text)
+    return groups if any("," in group for group in groups) else [text]
+
+
+def _numbers(group: str, n_items: int) -> tuple[tuple[int, ...], int]:
+    """The products that a group names, and how many of its numbers are those of none."""
+    inside: list[int] = []
+    outside = 0
+    for first, last in NUMBER_OR_RANGE.findall(group):
+        ends = [int(digits[:10]) for digits in (first, last) if digits]  # ten digits are out of range already
+        low, high = ends[0], ends[-1]
+        named = range(max(low, 1), min(high, n_items) + 1) if low < high else ends  # 3-1 is no range
+        inside += [number for number in named if 1 <= number <= n_items]
+        outside += sum(not 1 <= number <= n_items for number in ends)
+    return tuple(inside), outside

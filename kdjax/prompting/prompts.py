@@ -7,6 +7,7 @@ from kdjax.data import Session
 from kdjax.errors import InputError
 from kdjax.prompting.answers import ANSWER_MARKER, answer_text
 from kdjax.prompting.products import PLAIN, ProductForm, Span, product_list, product_spans
+from kdjax.prompting.targets import target_ids, target_text
 from kdjax.sources import Tokenizer
 
 INSTRUCTION = (
@@ -94,19 +95,17 @@ def training_example(
     """The prompt with its target: the true bundles, after the teacher's thought where one is given.
 
     Raises:
-        InputError: the tokenizer merges the end of the prompt with the answer, so that the mask would be off; names the session.
+        InputError: the tokenizer merges the target with any text before it; names the session.
     """
     asked = prompt_example(tokenizer, domain, session, knowledge, form, demonstrations)
     answer = answer_text(session.bundles)
     said = f"{tokenizer.escape(thought)}\n{ANSWER_MARKER} {answer}" if thought else answer
-    completion = said + tokenizer.eos_token
-    joint = tokenizer.encode(asked.prompt + completion)
-    if tuple(joint[: len(asked.prompt_ids)]) != asked.prompt_ids:
-        raise InputError(
-            f"{domain}/{session.id}: the prompt's tokens are not a prefix of prompt + answer; the chat template must end in a clean boundary"
-        )
-    ids = tuple(joint[len(asked.prompt_ids) :])
-    return replace(asked, completion=completion, completion_ids=ids)
+    target = target_text(tokenizer, said)
+    try:
+        ids = target_ids(tokenizer, asked.prompt, asked.prompt_ids, target)
+    except InputError as error:
+        raise InputError(f"{domain}/{session.id}: {error}") from error
+    return replace(asked, completion=target + tokenizer.eos_token, completion_ids=ids)
 
 
 def check_lengths(examples: Sequence[Example], max_length: int, more: int = 0) -> None:

@@ -115,18 +115,30 @@ class Tokenizer:
 
         `thinking` is the template's `enable_thinking`: reasoning models think before they answer unless it is False.
 
-        A template that refuses a system message (some model families have none) gets it at the head of the first user message.
-        """
-        try:
-            return self._render(messages, add_generation_prompt, thinking)
-        except TemplateError as error:
-            if [message["role"] for message in messages[:2]] != ["system", "user"]:
-                raise InputError(f"{self.where}: the chat template refuses the conversation: {error}") from error
-        system, user, *rest = messages
-        merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-        return self.render([merged, *rest], add_generation_prompt, thinking=thinking)
+        A template that refuses a system message, leaves it out or moves it gets it at the head of the first user message.
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, thinking: bool) -> str:
+        Raises:
+            InputError: the template refuses the conversation, or some message is not in the text as it was said; names the
+                template's file and the message.
+        """
+        conversations = [list(messages)]
+        if [message["role"] for message in messages[:2]] == ["system", "user"]:
+            system, user, *rest = messages
+            merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+            conversations.append([merged, *rest])
+        fault = ""
+        for conversation in conversations:
+            try:
+                text = self._render(conversation, add_generation_prompt, thinking)
+            except TemplateError as error:
+                fault = f"refuses the conversation: {error}"
+                continue
+            fault = self._difference(conversation, text)
+            if not fault:
+                return text
+        raise InputError(f"{self._template_file}: the chat template {fault}")
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, thinking: bool = False) -> str:
         template, escaped = self._template, [m | {"content": self.escape(m["content"])} for m in messages]
         with template_code():
             return template.render(
@@ -137,6 +149,49 @@ class Tokenizer:
                 documents=None,
                 **self.special_tokens,
             )
+
+    def _difference(self, messages: Sequence[Message], text: str) -> str:
+        """What a rendered text does to the messages, "" if they all stand in it, whole, once and in order.
+
+        Templates may trim the white space around a message, and nothing else.
+        """
+        said = [self.escape(message["content"]).strip() for message in messages]
+        at = 0
+        for number, (message, content) in enumerate(zip(messages, said, strict=True), start=1):
+            start = text.find(content, at)
+            if start < 0:
+                which = f"message {number} of {len(said)} ({message['role']})"
+                return f"leaves out, moves or changes {which}: {_shortened(content)!r}"
+            at = start + len(content)
+        for content in dict.fromkeys(said):
+            # A shorter text may be among the template's own words by chance.
+            if "\n" in content and text.count(content) > sum(other.count(content) for other in said):
+                return f"repeats a message: {_shortened(content)!r}"
+        return ""
+
+    @property
+    def _template_file(self) -> str:
+        """The file that holds the chat template, for messages about it."""
+        names = {path.name: str(path) for path in self._files}
+        return names.get("chat_template.jinja") or names.get("tokenizer_config.json") or self.where
+
+    @cached_property
+    def answer_padding(self) -> tuple[str, str]:
+        """The white space that the template writes before and after an assistant's text, up to the end of the turn.
+
+        Llama 2 has a space on either side, ChatML nothing. A template that writes no turn of an assistant, or anything
+        but white space there, counts as nothing.
+        """
+        user, answer = {"role": "user", "content": "?"}, "[[1,2]]"
+        try:
+            prompt = self._render([user], add_generation_prompt=True)
+            whole = self._render([user, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        except TemplateError:
+            return "", ""
+        turn = whole[len(prompt) :] if whole.startswith(prompt) else ""
+        before, found, rest = turn.partition(answer)
+        after, ended, _ = rest.partition(self.eos_token)
+        return before if found and before.isspace() else "", after if ended and after.isspace() else ""
 
     @cached_property
     def _template(self) -> Template:
@@ -209,6 +264,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 def _settings_text(settings: dict) -> str:
     return json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True)
+
+
+def _shortened(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _bytes_of_sentencepiece(token: str) -> bytes:

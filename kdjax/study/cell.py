@@ -90,7 +90,7 @@ class Cell:
         with stage(self.log, "load"):
             student = self._load()
         team.tell_load(self.config)
-        answer = answerer(student, self.parallel, self.config, asking.constraint(self.config))
+        answer = answerer(student, self.parallel, self.config, asking.constraint(self.config, student.tokenizer))
         if self.config.knowledge.keep == "validated":
             with stage(self.log, "validate knowledge"):
                 cards = self._validated(student, answer, cards, chosen["training"])
@@ -120,7 +120,7 @@ class Cell:
             for split in ("test", "validation")
         )
         prompts = validation.prompts + test.prompts
-        asking.check_training(config, [*chain(*epochs)], student.config.max_position_embeddings)
+        asking.check_training(config, student.tokenizer, [*chain(*epochs)], student.config.max_position_embeddings)
         asking.check_questions(config, prompts, student.config.max_position_embeddings)
         proved = asking.prove_and_write(self.folder, self.domains, cards, epochs, prompts)
         self.log.say(f"{len(epochs[0])} training examples; {proved} sources proved to be training sessions")

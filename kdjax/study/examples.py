@@ -1,6 +1,7 @@
 """Sessions + cards → what the student reads: training examples and prompts, written to disk and proved to leak nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain, Session, prove_sources, reorder
-from kdjax.decoding import Constraint, check_budget, session_language
+from kdjax.decoding import Constraint, check_budget, refused_target
 from kdjax.errors import InputError
 from kdjax.prompting import ANSWER_MARKER, Example, ProductForm, check_lengths
 from kdjax.reporting import write_jsonl
@@ -40,9 +41,10 @@ def _thoughts(forms: Cards) -> dict[str, str]:
     return {card.sessions[0]: card.text for card in forms.get("thoughts", ())}
 
 
-def constraint(config: ConfigDict) -> Constraint:
-    """The form of an answer: behind free text where the student writes a thought first."""
-    return Constraint(config.eval.constraint, ANSWER_MARKER if writes_thoughts(config) else "")
+def constraint(config: ConfigDict, tokenizer: Tokenizer) -> Constraint:
+    """The form of an answer: after free text where the student writes a thought first."""
+    marker = ANSWER_MARKER if writes_thoughts(config) else ""
+    return Constraint(config.eval.constraint, marker, tokenizer.answer_padding)
 
 
 def answer_form(config: ConfigDict) -> dict:
@@ -52,7 +54,7 @@ def answer_form(config: ConfigDict) -> dict:
         "pair_layers": config.student.pair_layers,
         "orders": config.eval.orders,
         "max_new_tokens": config.eval.max_new_tokens,
-        "thoughts_first": bool(constraint(config).marker),
+        "thoughts_first": writes_thoughts(config),
     }
 
 
@@ -120,10 +122,10 @@ def check_before_distilling(
         context += thought * config.prompting.demonstrations
     target = thought if "thoughts" in to_come and writes_thoughts(config) else 0
     epochs = training_set(config, tell, domains, ready)
-    check_training(config, [*chain(*epochs)], positions, more=context + target)
+    check_training(config, tokenizer, [*chain(*epochs)], positions, more=context + target)
     check_questions(config, prompts, positions, more=context)
     sessions = [session for domain in domains.values() for split in domain.splits.values() for session in split]
-    check_answers(config, tokenizer, constraint(config), sessions)
+    check_answers(config, tokenizer, constraint(config, tokenizer), sessions)
 
 
 def check_splits(domains: Mapping[str, Domain]) -> None:
@@ -137,18 +139,49 @@ def check_splits(domains: Mapping[str, Domain]) -> None:
 def check_answers(config: ConfigDict, tokenizer: Tokenizer, form: Constraint, sessions: Sequence[Session]) -> None:
     """eval.max_new_tokens must suffice for the shortest answer that `form` allows, for sessions of every size."""
     if form.mode != "none" and config.student.answer == "text":
-        languages = [session_language(form.mode, size, form.marker) for size in sorted({len(s) for s in sessions})]
+        languages = [form.language(size) for size in sorted({len(s) for s in sessions})]
         check_budget(languages, tokenizer, config.eval.max_new_tokens)
 
 
-def check_training(config: ConfigDict, examples: Sequence[Example], positions: int, more: int = 0) -> None:
-    """No example that is trained on is longer than train.max_length, nor that than the model can place. `more` tokens are still to come."""
+def check_training(
+    config: ConfigDict, tokenizer: Tokenizer, examples: Sequence[Example], positions: int, more: int = 0
+) -> None:
+    """Examples fit train.max_length, that fits the model's positions, and a student that writes can write its targets.
+
+    `more` tokens are still to come in each example.
+    """
     if config.train.max_length > positions:
         raise InputError(
             f"config.train.max_length={config.train.max_length}, but the student has only {positions} positions"
         )
     if config.train.max_steps != 0:
         check_lengths(examples, config.train.max_length, more)
+        check_targets(config, tokenizer, examples)
+
+
+def check_targets(config: ConfigDict, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
+    """The constraint on answers allows every training target, token by token.
+
+    A session without a thought has its bare answer for a target, also where others have thoughts before theirs.
+
+    Raises:
+        InputError: it forbids one; names its session.
+    """
+    form = constraint(config, tokenizer)
+    if form.mode == "none" or config.student.answer != "text":
+        return
+    bare = replace(form, marker="")
+    languages = [
+        (form if ANSWER_MARKER in example.completion else bare).language(len(example.products)) for example in examples
+    ]
+    refused = refused_target(languages, tokenizer, [example.completion_ids for example in examples])
+    if refused:
+        index, why = refused
+        example = examples[index]
+        raise InputError(
+            f"session {example.domain}/{example.session_id}: eval.constraint={form.mode!r} forbids its training target "
+            f"{example.completion!r}: {why}; set eval.constraint='none' or leave the session out of the data"
+        )
 
 
 def check_layers(config: ConfigDict, shape: DecoderConfig) -> None:

@@ -62,7 +62,8 @@ def generate(config: ConfigDict, workdir: str) -> None:
         )
     settings = {"adapter": config.student.adapter, "quantization": kept, "dtype": config.student.dtype}
     shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
-    form = Constraint(config.eval.constraint, ANSWER_MARKER if trained["thoughts_first"] else "")
+    marker = ANSWER_MARKER if trained["thoughts_first"] else ""
+    form = Constraint(config.eval.constraint, marker, tokenizer.answer_padding)
     asked = [(domain, session) for session in sessions]
     teller = Teller(tokenizer, trained["products"], trained["knowledge"], trained["shown"])
     questions = ask(teller, asked, config.eval.orders)

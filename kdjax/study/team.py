@@ -114,7 +114,9 @@ class Follower:
     def __init__(self, config: ConfigDict):
         self._config, self._parallel = config, devices(config)
         self._student = load(config, self._parallel)
-        self._answer = answerer(self._student, self._parallel, config, asking.constraint(config))
+        self._answer = answerer(
+            self._student, self._parallel, config, asking.constraint(config, self._student.tokenizer)
+        )
 
     def train(self, told: Mapping) -> None:
         """All of the training, without a folder."""

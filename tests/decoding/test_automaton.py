@@ -12,7 +12,7 @@ from decoding_helpers import follow, long_tokenizer, spell, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.decoding import compile_automaton, session_language
+from kdjax.decoding import compile_automaton, refused_target, session_language
 from kdjax.decoding.automaton import MAX_BUNDLES, UNREACHABLE
 from kdjax.errors import InputError
 from kdjax.prompting import ANSWER_MARKER, answer_text, parse_answer
@@ -255,3 +255,72 @@ def test_free_text_has_no_end_of_turn():
     legal = automaton.legal(np.array(starts), np.zeros(1, int), 40)[0]
     assert not legal[comma] and not legal[semicolon]
     assert legal[tokenizer.inner.token_to_id(".")]
+
+
+def with_end(tokenizer, text: str) -> tuple[int, ...]:
+    return (*tokenizer.encode(text), tokenizer.eos_id)
+
+
+@pytest.mark.parametrize("padding", [("", ""), (" ", ""), ("\n", " ")])
+def test_the_automaton_follows_the_padding_of_the_template(tokenizer, padding):
+    """A model that wants an answer as the template writes it may write it, and must end it so."""
+    language = session_language("items", 4, padding=padding)
+    automaton, (start,) = compile_automaton([language], tokenizer, tokenizer.vocab_size, 40)
+    before, after = padding
+    for left in {before, ""}:
+        wanted = [*with_end(tokenizer, f"{left}[[1,3],[2,4]]{after}")]
+        assert follow(automaton, start, 40, tokenizer.eos_id, wanted) == wanted
+    short = [*with_end(tokenizer, "[[1,3]]")]
+    assert spell(tokenizer, follow(automaton, start, 40, tokenizer.eos_id, short)) == f"[[1,3]]{after}".encode()
+
+
+def test_without_padding_a_language_is_the_plain_one():
+    assert session_language("items", 4, padding=("", "")) == session_language("items", 4)
+    assert session_language("json", 4, ANSWER_MARKER, (" ", "")) == session_language("json", 4, ANSWER_MARKER)
+
+
+# target → why it is refused, None where it is not; of four products, under the constraint "items"
+TARGETS = {
+    "[[1,3],[2,4]]": None,
+    " [[1,2]]": "token 1, 'Ġ', may not come there",
+    "[[1,2],]": "token 8, ']', may not come there",
+    "[[2,1]]": "token 5, '1', may not come there",
+    "[[1,5]]": "token 5, '5', may not come there",
+    "[]": "token 2, ']', may not come there",
+    "[[1,2]": "it does not end as an answer does",
+    "": "it does not end as an answer does",
+    "[[1,2]]<|im_end|>": "token 8, '<|im_end|>', may not come there",
+    "[[1,2]]<|im_start|>": "token 8, '<|im_start|>', may not come there",
+    "[" + ",".join(["[1,2]"] * MAX_BUNDLES) + "]": None,
+    "[" + ",".join(["[1,2]"] * (MAX_BUNDLES + 1)) + "]": f"it names {MAX_BUNDLES + 1} bundles, and an answer at most",
+}
+
+
+@pytest.mark.parametrize(("text", "why"), TARGETS.items())
+def test_a_target_that_could_not_be_generated_is_refused(byte_tokenizer, text, why):
+    languages = [session_language("items", 4)] * 3
+    targets = [with_end(byte_tokenizer, each) for each in ("[[1,2]]", text, "[[1,2]]")]
+    refused = refused_target(languages, byte_tokenizer, targets)
+    if why is None:
+        assert refused is None
+    else:
+        assert refused[0] == 1 and refused[1].startswith(why)
+
+
+def test_a_target_without_its_end_is_refused(byte_tokenizer):
+    targets = [byte_tokenizer.encode("[[1,2]]") + [byte_tokenizer.inner.token_to_id("<|im_start|>")]]
+    assert refused_target([session_language("items", 4)], byte_tokenizer, targets) == (
+        0,
+        "it does not end as an answer does",
+    )
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_what_is_generated_is_no_refused_target(tokenizer, compiled, seed):
+    """The check and the automaton are of one mind: any answer that a model was made to write would be allowed as a target."""
+    for marker in ("", ANSWER_MARKER):
+        for n, text in whimsical_answers(tokenizer, compiled, (seed, 10), "items", marker):
+            if text.isascii() and b"<" not in text:
+                target = with_end(tokenizer, text.decode())
+                assert refused_target([session_language("items", n, marker)], tokenizer, [target]) is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdjax.decoding.language import DONE, AfterMarker, ItemsLanguage, JsonLanguage
+from kdjax.decoding.language import DONE, AfterMarker, ItemsLanguage, JsonLanguage, Padded
 from kdjax.prompting import ANSWER_MARKER, answer_text, parse_answer
 
 
@@ -116,3 +116,30 @@ def test_the_space_of_a_training_target_may_be_left_out():
     assert accepts(MARKED, f"{ANSWER_MARKER} {answer_text([(0, 2)])}".encode())
     assert accepts(MARKED, f"{ANSWER_MARKER}{answer_text([(0, 2)])}".encode())
     assert not accepts(MARKED, f"{ANSWER_MARKER}  {answer_text([(0, 2)])}".encode())
+
+
+@pytest.mark.parametrize("inner", [ItemsLanguage(3), JsonLanguage()], ids=["items", "json"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), (" ", ""), ("", " "), (" ", " "), ("\n\n", "\n "), (" ", "[]")]
+)
+def test_what_a_template_writes_around_an_answer(before, after, inner):
+    """Before it, all or nothing; after it, all."""
+    padded = Padded(before.encode(), inner, after.encode())
+    plain = spelt(inner, b"[],123", 9)
+    assert plain
+    length = 9 + len(before) + len(after)
+    expected = {left + text + after: count for text, count in plain.items() for left in {"", before}}
+    found = spelt(padded, b"[],123 \n", length)
+    assert expected.items() <= found.items()
+    for text, count in found.items():
+        assert text.endswith(after)
+        answer = text.removesuffix(after)
+        answer = answer.removeprefix(before) if answer[:1].isspace() else answer
+        assert accepts(inner, answer.encode())
+        assert count == answer.count("],") + 1
+
+
+def test_a_marker_and_what_the_template_writes_after_an_answer():
+    marked = AfterMarker(ANSWER_MARKER.encode(), Padded(b"", ItemsLanguage(3), b" "))
+    for answer, accepted in {" [[1,3]] ": True, "[[1,3]] ": True, " [[1,3]]": False, "  [[1,3]] ": False}.items():
+        assert accepts(marked, f"Because.\n{ANSWER_MARKER}{answer}".encode()) == accepted

@@ -1,6 +1,7 @@
 """Bundles and answer text: one canonical spelling out, anything at all in."""
 
 import json
+import time
 
 import pytest
 from hypothesis import example, given
@@ -85,6 +86,131 @@ def test_what_is_written_is_read(found):
 def test_parse_answer_by_hand(text, found, valid, out_of_range):
     parsed = parse_answer(text, N)
     assert (parsed.bundles, parsed.valid, parsed.out_of_range) == (found, valid, out_of_range)
+
+
+LINES = "Bundle 1: 1, 2\nBundle 2: 3, 4"
+TWO = ((1, 2), (3, 4))
+# nearly the right form: text → its bundles; none of them is valid
+NEAR = {
+    # tuples, sets and texts in a list, or by themselves
+    "[(1, 2), (3, 4)]": TWO,
+    "((1,2),(3,4))": TWO,
+    "[[(1, 2)], [(3, 4)]]": TWO,
+    "[{1, 2}, {3, 4}]": TWO,
+    "{(1, 2), (3, 4)}": TWO,
+    "frozenset({1, 2}), frozenset({3, 4})": TWO,
+    "{1, 2}": ((1, 2),),
+    "[(1, 2), (3,)]": ((1, 2), (3,)),
+    '{"bundles": ["1, 2", "3,4"]}': TWO,
+    "[1 (cable), 3 (TV)]": ((1, 3),),
+    "['1', '2']": ((1, 2),),
+    # ranges
+    "[[1-3]]": ((1, 2, 3),),
+    "[[1–3, 7], [4 to 6]]": ((1, 2, 3, 7), (4, 5, 6)),
+    "[[3-1]]": ((3, 1),),
+    "[[-1, 2]]": ((1, 2),),
+    "[[1..3]]": (),
+    # remarks with lists of their own
+    "[[1,2]] (I left out [3,4], which do not fit.)": ((1, 2),),
+    "I looked at [5]. [[1,2],[3,4]]. [6, 7] are alone.": TWO,
+    '{"bundles": [[1, 2], [3, 4]], "left out": [5, 6]}': TWO,
+    '```json\n{"bundles": [\n  [1,\n   2],\n  [3, 4]\n]}\n```\nSee [5].': TWO,
+    "[[1,2] (coffee), [3,4] (TV)]": TWO,
+    "[[1,2]],[3,4]]": TWO,
+    "[[1,2]] [3,4]": TWO,
+    '[{"id": 7, "products": [1, 2]}, {"id": 8, "products": [3, 4]}]': TWO,
+    "[see [note]] [1,2]": ((1, 2),),
+    # a line for each bundle
+    LINES: TWO,
+    "**Bundle 1:** 1 and 2\n**Bundle 2** (TV): products 3, 4 (a stand)": TWO,
+    "- 1, 2\n- 3 and 4": TWO,
+    "* 1 & 2\n* 3 + 4.": TWO,
+    "1. 1, 2\n2) 3, 4": TWO,
+    "1. Bundle A: 1-3": ((1, 2, 3),),
+    "Bundle 1: items 1, 2, and 4": ((1, 2, 4),),
+    "Bundle 1: [1, 2]\nBundle 2: [3, 4]": TWO,
+    # and what only looks like one
+    "Bundle 1: 2": (),
+    "Bundle 1: 1, 2.5 kg": (),
+    "- 2, 3 cables": (),
+    "1. Cable, 2 m\n2. Mug, 30 cl": (),
+    "1 and 3": (),
+}
+
+
+@pytest.mark.parametrize(("text", "found"), NEAR.items(), ids=map(repr, NEAR))
+def test_answers_in_nearly_the_right_form(text, found):
+    parsed = parse_answer(text, N)
+    assert (parsed.bundles, parsed.valid, parsed.out_of_range) == (found, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "out_of_range"),
+    [
+        ("[[0-2]]", ((1, 2),), 1),
+        ("[[11-99]]", ((11, 12),), 1),
+        ("[[13-99]]", (), 2),
+        ("[(1,2),(3,13)]", ((1, 2), (3,)), 1),
+    ],
+)
+def test_a_range_or_tuple_may_leave_the_session(text, found, out_of_range):
+    parsed = parse_answer(text, N)
+    assert (parsed.bundles, parsed.valid, parsed.out_of_range) == (found, False, out_of_range)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Bundles: [[1,2]]\nThese Bundles: make coffee.", ((1, 2),)),
+        ("Bundles: [[1,2]]\nBundles: [[3,4]]\nMore Bundles: none.", ((3, 4),)),
+        ("[[1,2]]\nThese Bundles: make coffee.", ((1, 2),)),
+        ("Bundles: [[1,2]]\nBundles: []", ()),  # an answer that names nothing is one
+        ("1 and 2 fit, [[5,6]] do not.\nBundles:", ()),  # cut off before its answer
+        ("[1,2] fit.\nBundles: none", ()),  # what a thought speaks of is no answer
+        (f"[5,6]\nBundles:\n{LINES}", TWO),
+    ],
+)
+def test_the_last_marker_that_an_answer_follows_begins_it(text, found):
+    parsed = parse_answer(text, N)
+    assert (parsed.bundles, parsed.valid) == (found, False)
+
+
+FORMS = {  # every way to write the same bundles
+    "lists": lambda found: [list(items) for items in found],
+    "tuples": lambda found: [tuple(items) for items in found],
+    "sets": lambda found: ", ".join("{" + ", ".join(map(str, items)) + "}" for items in found),
+    "texts": lambda found: [", ".join(map(str, items)) for items in found],
+    "an object": lambda found: {"bundles": [list(items) for items in found], "note": "see [9]"},
+    "objects": lambda found: {f"bundle{i}": list(items) for i, items in enumerate(found)},
+    "lines": lambda found: "\n".join(f"Bundle {i}: {' and '.join(map(str, items))}" for i, items in enumerate(found)),
+    "bullets": lambda found: "\n".join(f"- {', '.join(map(str, items))}" for items in found),
+}
+
+
+@given(bundles, st.sampled_from(list(FORMS)))
+def test_a_form_does_not_change_what_is_named(found, form):
+    named = tuple(tuple(item + 1 for item in items) for items in found)
+    written = FORMS[form](named)
+    parsed = parse_answer(written if isinstance(written, str) else repr(written), N)
+    assert parsed.bundles == named and parsed.out_of_range == 0
+
+
+@given(bundles, st.data())
+def test_an_answer_that_breaks_off_names_its_whole_bundles(found, data):
+    text = answer_text(found)
+    end = data.draw(st.integers(0, len(text) - 1))
+    whole = text[:end].count("]") - text[:end].endswith("]]")
+    named = tuple(tuple(item + 1 for item in items) for items in found)
+    assert parse_answer(text[:end], N).bundles == named[:whole]
+
+
+@pytest.mark.parametrize(
+    "part", ["[", "[[1,2]", "(", "(1,", "1 - ", "- ", "- 1, 2", "bundle ", "Bundles:", "*", "\n", '"1', "1 to "]
+)
+def test_no_text_takes_long(part):
+    started = time.process_time()
+    parse_answer(part * 20_000 + " " * 20_000 + "x", N)
+    assert time.process_time() - started < 2
 
 
 def test_the_last_marker_begins_the_answer():

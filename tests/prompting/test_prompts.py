@@ -1,10 +1,8 @@
 """A session becomes a prompt and a completion, and their tokens meet at a clean boundary."""
 
-import json
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer as Inner
 
 from kdjax.data import Session
 from kdjax.errors import InputError
@@ -18,7 +16,6 @@ from kdjax.prompting import (
     prompt_example,
     training_example,
 )
-from kdjax.sources import Tokenizer
 
 
 def test_product_list_numbers_titles_from_one(session):
@@ -82,17 +79,6 @@ def test_the_completion_is_the_canonical_answer(tokenizer, session):
     assert with_thought.completion == "Coffee needs [2] a mug.\nBundles: [[1,3],[2,4]]<|im_end|>"
     parsed = parse_answer(tokenizer.decode(with_thought.completion_ids), len(session))
     assert (parsed.bundles, parsed.valid) == (((1, 3), (2, 4)), True)
-
-
-def test_a_merge_across_the_boundary_is_refused(tokenizer, session):
-    """The newline that ends the prompt and the bracket that begins the answer are one token here: "Ċ["."""
-    content = json.loads(tokenizer.inner.to_str())
-    content["model"]["vocab"]["Ċ["] = len(content["model"]["vocab"])
-    content["model"]["merges"] = [["Ċ", "["]]
-    content["pre_tokenizer"]["use_regex"] = False
-    merging = Tokenizer(Inner.from_str(json.dumps(content)), tokenizer.settings, tokenizer.eos_ids, "merging")
-    with pytest.raises(InputError, match=r"electronic/s1: the prompt's tokens are not a prefix"):
-        training_example(merging, "electronic", session)
 
 
 def example_of(session_id: str, length: int) -> Example:

@@ -146,16 +146,20 @@ def test_a_prompt_does_not_change_with_the_calendar(tmp_path):
     """It gets the date that Llama 3's templates use by themselves, whether or not a template asks for a clock first."""
     asks = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
     for template in (asks, "{{ strftime_now('%d %b %Y') }}"):
-        tokenizer = read_tokenizer(write_byte_level(tmp_path, chat_template=template))
-        assert tokenizer.render(conversation("user")) == "26 Jul 2024"
+        tokenizer = read_tokenizer(write_byte_level(tmp_path, chat_template=template + "{{ messages[0].content }}"))
+        assert tokenizer.render([{"role": "user", "content": "hi"}]) == "26 Jul 2024hi"
 
 
 def test_a_template_file_and_named_templates(tmp_path):
-    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    asked = [{"role": "user", "content": "hi"}]
+    named = [
+        {"name": "tool_use", "template": "tools"},
+        {"name": "default", "template": "{{ messages[0].content }}, plain"},
+    ]
     write_byte_level(tmp_path, chat_template=named)
-    assert read_tokenizer(tmp_path).render(conversation("user")) == "plain"
-    (tmp_path / "chat_template.jinja").write_text("from the file")
-    assert read_tokenizer(tmp_path).render(conversation("user")) == "from the file"
+    assert read_tokenizer(tmp_path).render(asked) == "hi, plain"
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }} from the file")
+    assert read_tokenizer(tmp_path).render(asked) == "hi from the file"
 
 
 def test_templates_run_in_a_sandbox(tmp_path):

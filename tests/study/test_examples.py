@@ -8,7 +8,7 @@ from kdjax.data import load_domain
 from kdjax.knowledge import Card
 from kdjax.prompting import parse_answer
 from kdjax.sources import load_tokenizer, resolve
-from kdjax.study.examples import questions, teller, training_set
+from kdjax.study.examples import check_targets, questions, teller, training_set
 from kdjax.study.telling import contexts
 
 EPOCHS = 3
@@ -109,3 +109,14 @@ def test_demonstrations_are_other_training_sessions_with_their_answers(tokenizer
                 tuple(item + 1 for item in bundle) for bundle in train[id].bundles
             }
     assert examples[0].completion.startswith("Thought") == (thoughts_in == "target")
+
+
+def test_sessions_with_and_without_a_thought_pass_the_check_of_targets(tokenizer, domain):
+    """As where the teacher's thoughts are still to come, or it had none about a session."""
+    config = writes(base("x"))
+    config.knowledge.formats, config.eval.constraint = ("thoughts",), "items"
+    card = Card("thoughts", "demo", "Products 1 and 2 fit.", (domain.splits["train"][0].id,), (), 1, 7)
+    for cards in ([], [card]):
+        [examples, *_] = told(tokenizer, domain, cards)
+        assert [example.completion.startswith("Products") for example in examples].count(True) == len(cards)
+        check_targets(config, tokenizer, examples)
