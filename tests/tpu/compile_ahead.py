@@ -65,13 +65,13 @@ class Ahead(Parallel):
         super().__init__(devices=devices, **settings)
         self._processes = 1  # all processes' programs are those of this one
 
-    def shaped(self, tree, spec=PartitionSpec()):
+    def shaped(self, tree, spec: PartitionSpec):
         """`tree` as shapes that lie on the devices so."""
         sharding = NamedSharding(self._whole, spec) if self._kind == "mesh" else None
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding), tree)
 
     def replicate(self, tree):
-        return self.shaped(tree)
+        return self.shaped(tree, PartitionSpec())
 
     def place(self, path, array):
         return self.shaped(array, self.cut(path, array.shape))
