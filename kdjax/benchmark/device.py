@@ -22,10 +22,11 @@ def find_device() -> str:
         InputError: the backend is another one, or there are several devices.
     """
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    backend = jax.default_backend()
-    if backend not in DTYPES or jax.local_device_count() != 1:
+    devices = jax.local_devices()
+    backend = devices[0].platform
+    if backend not in DTYPES or len(devices) != 1:
         raise InputError(
-            f"the benchmark compares on one CPU device or one GPU, and JAX has {jax.local_device_count()} of {backend}: "
+            f"the benchmark compares on one CPU device or one GPU, and JAX has {len(devices)} of {backend}: "
             "set CUDA_VISIBLE_DEVICES=0, or JAX_PLATFORMS=cpu and no xla_force_host_platform_device_count"
         )
     return backend

@@ -93,7 +93,7 @@ def train(settings, channel: Channel) -> None:
     trainer = _trainer(student, settings)
     state = trainer.init(student.adapter)
     examples = load(settings["workload"]).train
-    groups = plan_groups(examples, settings["micro_batch_tokens"])
+    groups = plan_groups(examples, settings["micro_batch_tokens"], trainer.parallel.long_rows)
     key = jax.random.key(0)
 
     def batches(members: Sequence[int]) -> list[MicroBatch]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -46,14 +45,13 @@ def lay_out_prompts(
     slots: int,
     devices: int,
     pad_id: int,
-    one_row: bool | None = None,
+    *,
+    one_row: bool,
 ) -> list[Bucket]:
     """Sort each domain's prompts into at most `buckets` lengths, with at most `slots` answered side by side on each device.
 
-    `one_row`: a device reads a batch as a single long row; None: on a CPU. Others read a prompt per row.
+    `one_row`: a device reads a batch as a single long row (see `Parallel.long_rows`), else a prompt per row.
     """
-    if one_row is None:
-        one_row = jax.default_backend() == "cpu"
     found = []
     for domain in by_domain(prompts):
         own = {i: p.prompt_ids[len(prefixes[domain]) :] for i, p in enumerate(prompts) if p.domain == domain}

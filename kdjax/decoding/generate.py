@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import jax
 import numpy as np
 
 from kdjax.decoding.automaton import Automaton, Language, compile_automaton, session_language
@@ -68,10 +67,10 @@ class Generator:
     ):
         parallel = parallel or Parallel()
         self._student, self._steps, self._rows, self._buckets = student, max_new_tokens, rows_per_device, buckets
-        self._devices = parallel.shares
+        self._devices, self._one_row = parallel.shares, parallel.long_rows
         dtype, eos_ids = student.base["norm"]["weight"].dtype, tuple(student.tokenizer.eos_ids)
         programs = Programs(student.graph, student.config, dtype, max_new_tokens, eos_ids)
-        self._read_prefix = jax.jit(programs.read_prefix, out_shardings=parallel.replicated)
+        self._read_prefix = parallel.once(programs.read_prefix)
         self._vacant = cache(lambda *size: parallel.spread(lambda _: programs.vacant(*size), (0,)))
         self._admit = parallel.spread(programs.admit, (None, None, None, None, 0, 0), donate_argnums=5)
         self._advance = parallel.spread(programs.advance, (None, None, None, None, None, 0), donate_argnums=5)
@@ -98,7 +97,10 @@ class Generator:
         }
         answers: dict[int, Completion] = {}
         pad_id = self._student.tokenizer.eos_id
-        for bucket in lay_out_prompts(prompts, shared, self._buckets, self._rows, self._devices, pad_id):
+        buckets = lay_out_prompts(
+            prompts, shared, self._buckets, self._rows, self._devices, pad_id, one_row=self._one_row
+        )
+        for bucket in buckets:
             model = adapter, self._student.base, prefixes.get(bucket.domain), automaton
             for complete in self._answer(model, bucket, starts):
                 for member, ids, rescued in complete:

@@ -34,7 +34,7 @@ class StateReader:
     ) -> list[Float[np.ndarray, "products fields hidden"]]:
         """The states of each prompt's products, by the student's base with `adapter`; `on_batch` hears how many prompts were read more."""
         found: list[np.ndarray] = [np.zeros(0)] * len(prompts)
-        groups = plan_groups(prompts, self._tokens, kind=ProductRows)
+        groups = plan_groups(prompts, self._tokens, self._parallel.long_rows, ProductRows)
         for batch in lay_out(prompts, groups, self._parallel.shares, self._student.tokenizer.eos_id):
             states = np.asarray(self._read(adapter, self._student.base, batch.prefix, batch.rows))
             for member in batch.members:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from kdjax.student.mesh import target_platform
+
 BLOCK = 128  # queries that are computed together: keys stop at the block's end, so few scores are computed in vain
 KEPT = "attention"  # what rotated queries and keys, the output and the normaliser are called where a policy decides what to keep
 
@@ -72,7 +74,7 @@ class Spans:
         """`starts`: places in the row, its length for padding; None: each row is one example. None is longer than `longest`."""
         if starts is None:
             starts = jnp.zeros((rows, length), jnp.int32)
-        if jax.default_backend() != "cpu":
+        if target_platform() != "cpu":
             return cls(starts, head=head)
         tokens = head + rows * length
         first = head + jnp.arange(rows)[:, None] * length

@@ -255,7 +255,7 @@ class Decoder(nnx.Module):
 
         def layer(x, inputs):
             (index, state), prefix, prompt, generated = inputs
-            return nnx.merge(graph, state).decode(x, rope, Here(index), prefix, prompt, generated, masks)
+            return nnx.merge(graph, state).decode(x, rope, Here(index, few=True), prefix, prompt, generated, masks)
 
         x, new = jax.lax.scan(layer, x, (stack, cache.prefix, cache.prompt, cache.generated))
         last = jnp.take_along_axis(x.reshape(batch, width, -1), (count - 1)[:, None, None], axis=1)[:, 0]

@@ -11,13 +11,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kdjax.student.dropout import Dropout
 from kdjax.student.lora_config import LINEAR_NAMES, Plan
+from kdjax.student.mesh import TENSOR, target_platform, within_share
 from kdjax.student.parameters import BaseParam, LoRAParam
 from kdjax.student.quantization import QuantizedWeight
 
 SAVED = "linear"  # what the outputs are called where a policy decides what to keep for the backward pass
-
-
 MANY = 512  # tokens from which on it pays to add the update to the weight first
+CLOSING = ("o_proj", "down_proj")  # they sum over what TENSOR cuts; the outputs of the others are cut along it
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,14 @@ class Linears:
 
 @dataclass(frozen=True)
 class Here:
-    """Where in the stack of layers a call is: the layer's number, known inside the scan, and its dropout masks."""
+    """Where in the stack of layers a call is: the layer's number, known inside the scan, and its dropout masks.
+
+    `few`: a call with one or two tokens of each row. Where a mesh cuts the weights, these tokens are cheaper to move than weights.
+    """
 
     layer: Int[Array, ""]
     dropout: Dropout | None = None
+    few: bool = False
 
 
 class LoRALinear(nnx.Module):
@@ -54,6 +58,7 @@ class LoRALinear(nnx.Module):
     def __init__(self, name: str, in_features: int, out_features: int, common: Linears, bias: bool = False):
         shape = (common.layers, out_features, in_features)
         self.place = LINEAR_NAMES.index(name)
+        self.cut = None if name in CLOSING else TENSOR
         self.weight: BaseParam | QuantizedWeight
         if common.quantization:
             self.weight = QuantizedWeight(common.quantization, shape)
@@ -69,7 +74,8 @@ class LoRALinear(nnx.Module):
                 self.lora_magnitude_vector = LoRAParam(jnp.zeros(shape[:2], jnp.float32))
 
     def __call__(self, x: Float[Array, "tokens in"], here: Here) -> Float[Array, "tokens out"]:
-        return checkpoint_name(self._map(x, here), SAVED)
+        y = self._map(x, here)
+        return checkpoint_name(y if here.few else within_share(y, None, self.cut), SAVED)
 
     def _map(self, x: Float[Array, "tokens in"], here: Here) -> Float[Array, "tokens out"]:
         weight = self.weight(x.dtype) if isinstance(self.weight, QuantizedWeight) else self.weight[...]
@@ -77,7 +83,7 @@ class LoRALinear(nnx.Module):
         if not self.plan.rank:
             return x @ weight.T + bias
         scale = jnp.asarray(self.plan.scales, jnp.float32)[here.layer]
-        exact = x.dtype == jnp.float32 and jax.default_backend() == "cpu"  # else products of float32 are rounded, too
+        exact = x.dtype == jnp.float32 and target_platform() == "cpu"  # others round products of float32, too
         if here.dropout is None and not self.use_dora and exact and x.shape[0] > MANY:
             return added_first(x, weight, self.lora_A[...], self.lora_B[...], scale) + bias
         plain = x @ weight.T

@@ -16,6 +16,7 @@ from kdjax.student.decoder import Decoder
 from kdjax.student.families import DecoderConfig, decoder_config
 from kdjax.student.lora import init_adapter
 from kdjax.student.lora_config import LoraConfig
+from kdjax.student.mesh import mesh_of
 from kdjax.student.parameters import BaseParam, LoRAParam
 from kdjax.student.quantization import METHODS, dequantize, is_quantized
 from kdjax.student.weights_in import Place, check_names, flat_items, load_base
@@ -42,7 +43,8 @@ class Student:
     quantization: str | None = None
 
     def merge(self, adapter: dict, base: dict) -> Decoder:
-        """The decoder over these parameters; cheap, meant for use inside jit."""
+        """The decoder over these parameters; cheap, meant for use inside jit. What suits the devices best is compiled only where
+        a mesh is set while tracing (see `kdjax.student.mesh`)."""
         return nnx.merge(self.graph, adapter, base)
 
     def logits(
@@ -56,7 +58,8 @@ class Student:
             raise InputError(f"tokens must be ids in [0, {self.config.vocab_size}); JAX would clamp others in silence")
         if lengths is None:
             lengths = jnp.full(tokens.shape[0], tokens.shape[1])
-        return _logits(self.graph, self.adapter, self.base, tokens, jnp.asarray(lengths, jnp.int32))
+        mesh = mesh_of(self.base)
+        return _logits(self.graph, mesh, self.adapter, self.base, tokens, jnp.asarray(lengths, jnp.int32))
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter in PEFT's format; see `adapters.save_adapter`."""
@@ -102,7 +105,7 @@ def load_student(
         InputError: files, architecture, tensors or settings that cannot be used exactly as given.
     """
     files = resolve(source)
-    _check_attention(attention, dtype)
+    _check_attention(attention, dtype, place)
     config = replace(_check(files, lora, adapter, quantization, dtype), attention=attention)
     tokenizer = load_tokenizer(files)
     if (highest := tokenizer.highest_id) >= config.vocab_size:
@@ -154,13 +157,15 @@ def _check(files: ModelFiles, lora, adapter, quantization, dtype) -> DecoderConf
     return config
 
 
-def _check_attention(attention: str, dtype: str) -> None:
+def _check_attention(attention: str, dtype: str, place: Place) -> None:
     if attention not in ATTENTIONS:
         raise InputError(f"attention={attention!r} is not supported; choose from {', '.join(ATTENTIONS)}")
-    if attention == "cudnn" and (jax.default_backend(), dtype) != ("gpu", "bfloat16"):
-        raise InputError(
-            f"attention='cudnn' takes a GPU and dtype='bfloat16', and this is a {jax.default_backend()} and {dtype!r}"
-        )
+    if attention == "cudnn":
+        [device, *_] = place(("norm", "weight"), jnp.zeros(1)).devices()  # any parameter shows where they go
+        if (device.platform, dtype) != ("gpu", "bfloat16"):
+            raise InputError(
+                f"attention='cudnn' takes a GPU and dtype='bfloat16', and this is a {device.platform} and {dtype!r}"
+            )
 
 
 def _read_lora(folder: Path, config: DecoderConfig) -> LoraConfig:
@@ -201,9 +206,10 @@ def _fresh_adapter(abstract: dict, base: dict, lora: LoraConfig, layers: int, se
     return init_adapter(abstract, plans, jax.random.key(seed), norms)
 
 
-@jax.jit(static_argnums=0)
-def _logits(graph, adapter, base, tokens, lengths):
+@jax.jit(static_argnums=(0, 1))
+def _logits(graph, mesh, adapter, base, tokens, lengths):
     decoder = nnx.merge(graph, adapter, base)
-    logits = jnp.matmul(decoder(tokens), decoder.head.T, preferred_element_type=jnp.float32)
+    with jax.sharding.use_abstract_mesh(mesh):
+        logits = jnp.matmul(decoder(tokens), decoder.head.T, preferred_element_type=jnp.float32)
     inside = jnp.arange(tokens.shape[1]) < lengths[:, None]
     return jnp.where(inside[..., None], logits, 0.0)

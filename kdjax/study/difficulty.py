@@ -28,7 +28,7 @@ def difficulty(
     losses = parallel.spread(
         lambda adapter, base, prefix, rows: token_losses(graph, adapter, base, prefix, rows), (None, None, None, 0)
     )
-    groups = plan_groups(told, config.train.micro_batch_tokens)
+    groups = plan_groups(told, config.train.micro_batch_tokens, parallel.long_rows)
     with Progress(len(told), "difficulty", log) as progress:
         for batch in lay_out(told, groups, parallel.shares, student.tokenizer.eos_id):
             rows = batch.rows

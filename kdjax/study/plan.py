@@ -27,7 +27,8 @@ from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import foreseen, measures_difficulty
 from kdjax.study.settings import USES, lora_config, student_settings, train_settings, writes_thoughts
 from kdjax.study.telling import Teller, digest
-from kdjax.training import PairRows, Rows, plan_groups
+from kdjax.training import PairRows, Rows
+from kdjax.training.batches import by_domain, common_prefix
 
 SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
 FORMULA = (
@@ -179,8 +180,8 @@ def _tried(config: ConfigDict) -> int:
 
 def _fed(examples: Sequence, kind) -> int:
     """Tokens that are computed, shared beginnings once."""
-    groups = plan_groups(examples, 1, kind=kind)
-    return sum(len(kind.fed(example, len(groups[example.domain].prefix))) for example in examples)
+    prefixes = {domain: len(common_prefix(members)) for domain, members in by_domain(examples).items()}
+    return sum(len(kind.fed(example, prefixes[example.domain])) for example in examples)
 
 
 def _weights(shape: DecoderConfig, layers: int) -> int:

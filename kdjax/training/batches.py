@@ -83,14 +83,12 @@ def by_domain(examples: Sequence[Example]) -> dict[str, list[Example]]:
 
 
 def plan_groups(
-    examples: Sequence[Example], micro_batch_tokens: int, one_row: bool | None = None, kind: Kind = Rows
+    examples: Sequence[Example], micro_batch_tokens: int, one_row: bool, kind: Kind = Rows
 ) -> dict[str, Group]:
     """Domain → how its examples are laid out, in micro-batches of about so many tokens (and one row at least).
 
-    `one_row`: each micro-batch is a single row; None: on a CPU.
+    `one_row`: each micro-batch is a single row, see `Parallel.long_rows`.
     """
-    if one_row is None:
-        one_row = jax.default_backend() == "cpu"
     return {
         domain: _plan_group(members, micro_batch_tokens, one_row, kind)
         for domain, members in by_domain(examples).items()

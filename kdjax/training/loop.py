@@ -122,14 +122,14 @@ class Training:
         self.total = settings.total_steps(len(epochs), len(epochs[0]))
         self._validate, self._on_start, self._on_event = validate, on_start, on_event
         self._pad_id = student.tokenizer.eos_id
-        self._groups: dict[str, Group] = plan_groups(
-            [*chain(*epochs)], settings.micro_batch_tokens, kind=objective.rows
-        )
         schedule = learning_rate_schedule(settings.learning_rate, self.total, settings.warmup_ratio)
         self._rates = np.asarray(schedule(np.arange(self.total)))
         optimizer = adamw(schedule, settings.weight_decay, settings.max_grad_norm)
         self._trainer = Trainer(
             student.graph, student.base, optimizer, settings.dropout, settings.remat, objective, parallel
+        )
+        self._groups: dict[str, Group] = plan_groups(
+            [*chain(*epochs)], settings.micro_batch_tokens, self._trainer.parallel.long_rows, objective.rows
         )
         self._checkpoints = Checkpoints(folder)
         self._key = self._trainer.parallel.replicate(jax.random.key(settings.seed))

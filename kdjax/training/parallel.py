@@ -6,47 +6,64 @@ copies or shards; a program that works `together` sums over the shares of all pr
 
 import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.errors import InputError
+from kdjax.student.mesh import TENSOR
 
 KINDS = ("pmap", "mesh")
 AXIS = "data"  # what a program sums over
-AXES = (AXIS, "fsdp", "tensor")
+AXES = (AXIS, "fsdp", TENSOR)
 SHARES = (AXIS, "fsdp")  # the axes that cut a batch; "fsdp" and "tensor" cut the base
 
 # How the axes of a base parameter are cut, by the end of its path. What a layer's first maps put out, its last ones take in, so that
 # between them "tensor" needs no exchange; "fsdp" cuts the other axis, and is gathered where it is used.
 CUTS: tuple[tuple[str, tuple], ...] = (
-    (r"(q|k|v|gate|up)_proj/(weight|codes|scales)", (None, "tensor", "fsdp")),
-    (r"(q|k|v|gate|up)_proj/bias", (None, "tensor")),
-    (r"(o|down)_proj/(weight|codes|scales)", (None, "fsdp", "tensor")),
-    (r"(embed_tokens|lm_head)/weight", (None, ("fsdp", "tensor"))),
+    (r"(q|k|v|gate|up)_proj/(weight|codes|scales)", (None, TENSOR, "fsdp")),
+    (r"(q|k|v|gate|up)_proj/bias", (None, TENSOR)),
+    (r"(o|down)_proj/(weight|codes|scales)", (None, "fsdp", TENSOR)),
+    (r"(embed_tokens|lm_head)/weight", (None, ("fsdp", TENSOR))),
 )
 
 
 class Parallel:
     """The devices of this process, as data × fsdp × tensor; with pmap all are data.
 
+    Args:
+        devices: those of all processes; None: all that JAX has. They may be of a machine that is not there, to compile for it.
+
     Raises:
         InputError: fsdp · tensor does not divide the number of devices.
     """
 
-    def __init__(self, kind: str = "pmap", fsdp: int = 1, tensor: int = 1):
-        devices = sorted(jax.local_devices(), key=lambda device: device.id)
-        data, rest = divmod(len(devices), fsdp * tensor)
+    def __init__(self, kind: str = "pmap", fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None):
+        every = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+        local = [device for device in every if device.process_index == jax.process_index()]
+        data, rest = divmod(len(local), fsdp * tensor)
         if rest or not data:
             raise InputError(
-                f"config.mesh: fsdp={fsdp} times tensor={tensor} does not divide the {len(devices)} devices of a process"
+                f"config.mesh: fsdp={fsdp} times tensor={tensor} does not divide the {len(local)} devices of a process"
             )
-        self._kind, self._mesh = kind, _mesh(devices, data, fsdp, tensor)
-        every = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        self._whole = _mesh(every, data * jax.process_count(), fsdp, tensor)
+        self._processes = len({device.process_index for device in every})
+        self._kind, self._mesh = kind, _mesh(local, data, fsdp, tensor)
+        self._whole = _mesh(every, data * self._processes, fsdp, tensor)
         self.shares = data * fsdp  # of this process
-        self.all_shares = self.shares * jax.process_count()
+        self.all_shares = self.shares * self._processes
+
+    @property
+    def platform(self) -> str:
+        """What the devices are: "cpu", "gpu", "tpu", …"""
+        return self._mesh.devices.flat[0].platform
+
+    @property
+    def long_rows(self) -> bool:
+        """Whether a share is best laid out as a single row: a CPU's attention goes from example to example, while other
+        devices compute rows of equal length side by side."""
+        return self.platform == "cpu"
 
     @property
     def replicated(self) -> NamedSharding:
@@ -57,17 +74,21 @@ class Parallel:
         """Put a copy of `tree` on each device; what is there already is not moved."""
         return jax.device_put(tree, self.replicated)
 
-    def place(self, path: Sequence[str], array) -> jax.Array:
-        """Put a parameter of the base where it belongs, by its path: whole on each device, or cut (see CUTS) where its
-        axes divide evenly."""
+    def cut(self, path: Sequence[str], shape: Sequence[int]) -> PartitionSpec:
+        """How a parameter of the base is cut, by its path (see CUTS), where its axes divide evenly."""
         sizes = dict(self._mesh.shape)
         cuts = next((cuts for pattern, cuts in CUTS if re.search(f"{pattern}$", "/".join(path))), ())
 
         def fits(size: int, axes) -> bool:
             return size % int(np.prod([sizes[axis] for axis in np.atleast_1d(axes)])) == 0
 
-        kept = (axes if axes and fits(size, axes) else None for size, axes in zip(array.shape, cuts, strict=False))
-        return jax.device_put(array, NamedSharding(self._mesh, PartitionSpec(*kept)))
+        return PartitionSpec(
+            *(axes if axes and fits(size, axes) else None for size, axes in zip(shape, cuts, strict=False))
+        )
+
+    def place(self, path: Sequence[str], array) -> jax.Array:
+        """Put a parameter of the base where it belongs, by its path: whole on each device, or cut."""
+        return jax.device_put(array, NamedSharding(self._mesh, self.cut(path, array.shape)))
 
     def place_base(self, base: dict) -> dict:
         """All parameters of a base, each placed; what is there already is not moved."""
@@ -96,23 +117,26 @@ class Parallel:
         `jax.lax.psum(…, AXIS)` sums over the shares: over those of all processes where they work `together`, which all must
         call it then; else over this process's.
         """
+        mesh = self._whole if together else self._mesh
         if self._kind == "pmap":
-            devices = None if together else list(self._mesh.devices.flat)
             return jax.pmap(
                 program,
                 axis_name=AXIS,
                 in_axes=in_axes,
                 out_axes=out_axes,
                 donate_argnums=donate_argnums,
-                devices=devices,
+                devices=list(mesh.devices.flat),
             )
         mapped = jax.vmap(program, in_axes, out_axes, axis_name=AXIS, spmd_axis_name=SHARES)
-        mesh = self._whole if together else self._mesh
         result = NamedSharding(mesh, PartitionSpec(SHARES) if out_axes == 0 else PartitionSpec())
-        compiled = jax.jit(mapped, out_shardings=result, donate_argnums=donate_argnums)
-        if mesh is self._mesh or jax.process_count() == 1:
+        compiled = jax.jit(_traced_for(mesh, mapped), out_shardings=result, donate_argnums=donate_argnums)
+        if mesh is self._mesh or self._processes == 1:
             return compiled
         return lambda *arguments: self._ours(compiled(*map(self._everybodys, arguments)))
+
+    def once(self, program: Callable) -> Callable:
+        """`program`, which sees no shares, compiled for all devices of this process; each has all its results."""
+        return jax.jit(_traced_for(self._mesh, program), out_shardings=self.replicated)
 
     def _everybodys(self, tree):
         """This process's arrays as its part of arrays over all processes; nothing is moved."""
@@ -121,7 +145,7 @@ class Parallel:
             assert isinstance(array.sharding, NamedSharding)  # as all that is placed here
             spec, shape = array.sharding.spec, array.shape
             if spec and spec[0] == SHARES:
-                shape = shape[0] * jax.process_count(), *shape[1:]
+                shape = shape[0] * self._processes, *shape[1:]
             return _from_shards(array, shape, NamedSharding(self._whole, spec))
 
         return jax.tree.map(widen, tree)
@@ -134,6 +158,17 @@ class Parallel:
 def _from_shards(array: jax.Array, shape: tuple[int, ...], sharding: NamedSharding) -> jax.Array:
     parts = [shard.data for shard in array.addressable_shards]
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def _traced_for(mesh: Mesh, program: Callable) -> Callable:
+    """`program`, which finds the mesh around it while it is traced (see `kdjax.student.mesh`)."""
+
+    @wraps(program)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return program(*arguments)
+
+    return traced
 
 
 def _mesh(devices: Sequence[jax.Device], *shape: int) -> Mesh:

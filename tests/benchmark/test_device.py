@@ -17,7 +17,8 @@ from kdjax.benchmark.workload import Workload, build, save
 from kdjax.data import load_domain
 from kdjax.errors import InputError
 from kdjax.sources import load_tokenizer, resolve
-from kdjax.training import batch_members
+from kdjax.student import attention, lora
+from kdjax.training import Parallel, batch_members
 
 TRAIN, TEST, BATCH, STEPS = 24, 6, 8, 3
 
@@ -75,7 +76,9 @@ def made(tmp_path_factory):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Rows of equal length, side by side: how examples are laid out for any device but a CPU."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(Parallel, "platform", "gpu")
+    for module in (attention, lora):
+        monkeypatch.setattr(module, "target_platform", lambda: "gpu")
 
 
 def test_the_same_step_has_the_same_loss_in_bfloat16(made, as_on_a_gpu):
@@ -143,7 +146,7 @@ def test_the_device_decides_the_dtype(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     assert device.find_device() == "cpu" and os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     for backend, dtype, other in (("cpu", "float32", "bfloat16"), ("gpu", "bfloat16", "float32")):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        monkeypatch.setattr(jax, "local_devices", lambda backend=backend: [SimpleNamespace(platform=backend)])
         config = get_config("smoke")
         config.student.dtype = device.DTYPES[device.find_device()]
         assert config.student.dtype == dtype
@@ -155,8 +158,7 @@ def test_the_device_decides_the_dtype(monkeypatch):
 
 @pytest.mark.parametrize(("backend", "count"), [("tpu", 1), ("gpu", 2), ("cpu", 4)])
 def test_other_devices_and_several_are_refused(monkeypatch, backend, count):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(jax, "local_device_count", lambda: count)
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform=backend)] * count)
     with pytest.raises(InputError, match=f"{count} of {backend}: set CUDA_VISIBLE_DEVICES=0"):
         device.find_device()
 

@@ -114,7 +114,7 @@ def test_each_program_is_traced_once_for_a_bucket(student, monkeypatch):
     generator = Generator(student, max_new_tokens=STEPS, rows_per_device=4, buckets=2)
     generator(student.adapter, PROMPTS, SIZES, FREE)
     shared = {name: common_prefix(members) for name, members in by_domain(PROMPTS).items()}
-    buckets = lay_out_prompts(PROMPTS, shared, 2, 4, 1, END)
+    buckets = lay_out_prompts(PROMPTS, shared, 2, 4, 1, END, one_row=True)
     shapes = {(len(shared[bucket.domain]), bucket.slots, bucket.batches[0].tokens.shape) for bucket in buckets}
     assert traced.count("admit") == len(shapes) == 4
     assert len(shapes) <= traced.count("advance") <= 2 * len(shapes)  # a second one for the last few answers

@@ -43,7 +43,7 @@ def prompts_of(domain: str, first: int, lengths) -> list[Example]:
 )
 def test_every_prompt_is_laid_out_once(lengths, buckets, slots, devices, one_row):
     prompts = prompts_of("b", 9, lengths) + prompts_of("a", 4, lengths[:3])
-    laid = lay_out_prompts(prompts, {"a": (4,), "b": (9,)}, buckets, slots, devices, PAD, one_row)
+    laid = lay_out_prompts(prompts, {"a": (4,), "b": (9,)}, buckets, slots, devices, PAD, one_row=one_row)
     seen = []
     for bucket in laid:
         assert bucket.slots <= slots

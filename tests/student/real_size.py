@@ -49,7 +49,10 @@ def main(folder: str) -> None:
     ]
     trainer = Trainer(student.graph, student.base, adamw(learning_rate_schedule(1e-3, 2, 0.0), 0.0, 1.0), 0.0)
     batches = lay_out(
-        examples, plan_groups(examples, ROWS * LENGTH), trainer.parallel.all_shares, student.tokenizer.eos_id
+        examples,
+        plan_groups(examples, ROWS * LENGTH, trainer.parallel.long_rows),
+        trainer.parallel.all_shares,
+        student.tokenizer.eos_id,
     )
     state, losses = trainer.init(student.adapter), []
     for name in ("first step", "step"):

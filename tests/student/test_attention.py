@@ -1,9 +1,12 @@
 """Attention against the textbook's: over all keys at once, with one mask."""
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import on
 
 from kdjax.student.attention import BLOCK, Spans, causal_attention
 
@@ -58,7 +61,9 @@ def test_attention_is_that_of_each_example_alone(rows, window, prefix):
         return [np.where(real, out, 0.0), *pullback(d_out)]
 
     want = both(lambda *parts: jnp.where(real, plain(*parts, np.minimum(starts, np.arange(tokens)), window), 0.0))
-    for spans in (Spans.of(count, length, jnp.stack(rows), int(longest)), Spans(jnp.stack(rows))):
+    with on("cpu"):
+        blockwise = Spans.of(count, length, jnp.stack(rows), int(longest))
+    for spans in (blockwise, Spans(jnp.stack(rows))):
         found = both(
             lambda query, keys, values, *shared, spans=spans: causal_attention(
                 query, keys, values, spans, shared, window
@@ -93,17 +98,25 @@ def test_the_prefix_may_stand_at_the_head_of_the_axis(head, window):
         rest = causal_attention(query[head:], keys[:, head:], values[:, head:], spans, prefix, window)
         return jnp.concatenate([first, rest])
 
-    want = both(apart)
-    for spans in (
-        Spans.of(1, len(row), jnp.asarray(row)[None], BLOCK + 30, head),
-        Spans(jnp.asarray(row)[None], head=head),
-    ):
+    with on("cpu"):
+        want = both(apart)
+        blockwise = Spans.of(1, len(row), jnp.asarray(row)[None], BLOCK + 30, head)
+    for spans in (blockwise, Spans(jnp.asarray(row)[None], head=head)):
         found = both(lambda *parts, spans=spans: causal_attention(*parts, spans, window=window))
         for one, other in zip(found, want, strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 def test_rows_of_one_example_each_need_no_starts():
-    spans = Spans.of(3, 200)
+    with on("cpu"):
+        spans = Spans.of(3, 200)
     assert np.unique(spans.starts).tolist() == [0, 200, 400]
     assert [spans.order[slice(*spans.bounds[i : i + 2])].tolist() for i in range(2)] == [[0, 200, 400], [128, 328, 528]]
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu", None])
+def test_only_a_cpu_goes_from_block_to_block(platform):
+    """The devices decide that a program is traced for, not the backend that JAX has here: a CPU."""
+    with on(platform) if platform else nullcontext():
+        spans = Spans.of(3, 200)
+    assert spans.order is None and spans.starts.shape == (3, 200)

@@ -1,11 +1,13 @@
 """Our LoRA layer by PEFT's meanings: configuration, initial values, scale, and dropout keyed by example."""
 
 import math
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import on
 from students import trained_student
 
 from kdjax.errors import InputError
@@ -292,15 +294,23 @@ def test_adding_the_update_to_the_weight_first_changes_only_the_order_of_sums():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
-def test_only_where_float32_is_exact_is_the_update_added_to_the_weight(backend, tiny_folder, monkeypatch):
-    """GPUs and TPUs round what they multiply, so that a small update would be lost in the sum."""
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu", None])
+def test_only_where_float32_is_exact_is_the_update_added_to_the_weight(platform, tiny_folder, monkeypatch):
+    """GPUs and TPUs round what they multiply, so that a small update would be lost in the sum. JAX's backend here is the CPU."""
     student = trained_student(str(tiny_folder), LoraConfig(r=2))
     tokens = np.resize(TOKENS, (2, 300))
     hidden = student.merge(student.adapter, student.base)
     expected, calls = hidden(tokens), []
     monkeypatch.setattr(lora, "added_first", lambda *parts: calls.append(parts) or added_first(*parts))
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    found = hidden(tokens)
-    assert bool(calls) is (backend == "cpu")
+    with on(platform) if platform else nullcontext():
+        found = hidden(tokens)
+    assert bool(calls) is (platform == "cpu")
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_logits_are_compiled_for_the_devices_that_the_weights_lie_on(tiny_folder, monkeypatch):
+    student = trained_student(str(tiny_folder), LoraConfig(r=2))
+    calls = []
+    monkeypatch.setattr(lora, "added_first", lambda *parts: calls.append(parts) or added_first(*parts))
+    student.logits(np.resize(TOKENS, (2, 301)))
+    assert calls

@@ -104,7 +104,7 @@ def test_it_learns(whole):
 
 def test_history_and_counts(whole):
     progress = whole.progress
-    groups = plan_groups(EXAMPLES, SETTINGS.micro_batch_tokens)
+    groups = plan_groups(EXAMPLES, SETTINGS.micro_batch_tokens, one_row=True)
     steps = [batch_members(12, SETTINGS.batch_size, SETTINGS.seed, step) for step in range(STEPS)]
     batches = [batch for step in steps for batch in lay_out([EXAMPLES[i] for i in step], groups, 1, PAD)]
     assert progress.counts() == {
@@ -259,7 +259,11 @@ def test_no_steps_leave_the_adapter_as_it_was(student, tmp_path):
 
 
 def test_each_shape_is_compiled_once(whole, compiled_by_step):
-    groups, seen, last = plan_groups(EXAMPLES, SETTINGS.micro_batch_tokens), set(), 2  # an epoch's end has programs too
+    groups, seen, last = (
+        plan_groups(EXAMPLES, SETTINGS.micro_batch_tokens, one_row=True),
+        set(),
+        2,
+    )  # an epoch's end has programs too
     for step in range(STEPS):
         members = batch_members(12, SETTINGS.batch_size, SETTINGS.seed, step)
         shapes = {batch.rows.tokens.shape for batch in lay_out([EXAMPLES[i] for i in members], groups, 1, PAD)}
@@ -351,7 +355,7 @@ def test_preview_shows_prompt_and_target(student, devices):
     """The longest example, which stands first in the first row, put together again from prefix, row and labels."""
     sessions = load_domain("demo", "", "demo").splits["train"][:9]
     examples = [training_example(student.tokenizer, "demo", session) for session in sessions]
-    batch = lay_out(examples, plan_groups(examples, 1000), devices, PAD)[0]
+    batch = lay_out(examples, plan_groups(examples, 1000, one_row=True), devices, PAD)[0]
     shown = examples[batch.members[0]]
     assert len(batch.prefix) > 100
     assert preview(student, batch) == f"{shown.prompt}⟦{shown.completion}⟧"

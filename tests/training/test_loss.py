@@ -54,7 +54,7 @@ def test_memory_does_not_grow_with_the_vocabulary():
 
 def test_token_losses_are_those_of_full_logits(student, two_domains, plain):
     """Behind the shared prefix, in the order of the targets, and 0 where there is none."""
-    batch = lay_out(two_domains, plan_groups(two_domains, 10_000), 1, PAD)[0]
+    batch = lay_out(two_domains, plan_groups(two_domains, 10_000, one_row=True), 1, PAD)[0]
     rows = jax.tree.map(lambda array: array[0], batch.rows)
     losses = jax.jit(lambda *arrays: token_losses(student.graph, *arrays))(
         student.adapter, student.base, batch.prefix, rows
@@ -70,7 +70,7 @@ def test_token_losses_are_those_of_full_logits(student, two_domains, plain):
 def test_rows_and_neighbours_do_not_move_dropout(student, two_domains):
     """An example's masks hang on its number and the step's key alone."""
     examples = two_domains[:6]
-    groups = plan_groups(examples, 10_000)
+    groups = plan_groups(examples, 10_000, one_row=True)
 
     @jax.jit
     def losses(adapter, base, prefix, rows, key):
@@ -93,7 +93,7 @@ def test_what_is_kept_for_the_backward_pass_changes_memory_and_nothing_else(tmp_
     """Policies of `remat`: the same loss and gradients; "full" needs the least room, "none" the most."""
     student = tiny_student(tmp_path / "tiny")
     examples = random_examples("a", 4, prefix=5)
-    [batch] = lay_out(examples, plan_groups(examples, 10_000), 1, PAD)
+    [batch] = lay_out(examples, plan_groups(examples, 10_000, one_row=True), 1, PAD)
     rows = jax.tree.map(lambda array: array[0], batch.rows)
 
     def program(remat):

@@ -88,7 +88,7 @@ def test_any_layout_gives_the_step_of_whole_prompts(examples, descent, expected,
 
 
 def test_layers_behind_the_head_get_no_gradient(examples, descent):
-    _, gradient = descent(lay_out(examples, plan_groups(examples, 10_000, kind=PairRows), 1, PAD))
+    _, gradient = descent(lay_out(examples, plan_groups(examples, 10_000, one_row=True, kind=PairRows), 1, PAD))
     for leaf in jax.tree.leaves(gradient["adapter"]):
         assert leaf[:LAYERS].any() and not leaf[LAYERS:].any()
 
@@ -150,7 +150,7 @@ def test_it_learns_and_goes_on_bit_for_bit(student, examples, trained, tmp_path)
 
 
 def test_the_preview_shows_what_belongs_together(student, examples):
-    batch = lay_out(examples[:4], plan_groups(examples, 10_000, kind=PairRows), 1, PAD)[0]
+    batch = lay_out(examples[:4], plan_groups(examples, 10_000, one_row=True, kind=PairRows), 1, PAD)[0]
     shown, text = examples[batch.members[0]], preview(student, batch)
     for number in range(len(shown.products)):
         mates = {i + 1 for bundle in shown.bundles if number in bundle for i in bundle if i != number}

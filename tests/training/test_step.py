@@ -19,7 +19,7 @@ from kdjax.training.step import OPTAX, adamw, learning_rate_schedule
 def test_a_shared_prefix_changes_neither_loss_nor_gradient(two_domains, groups, descent, plain):
     """Two domains, each behind its own prefix, against no prefix, against full logits over whole rows."""
     expected = plain(two_domains)
-    planned = plan_groups(two_domains, 64)
+    planned = plan_groups(two_domains, 64, one_row=True)
     assert [groups[domain].prefix for domain in "ab"] == [planned[domain].prefix for domain in "ab"]
     assert_same(descent(lay_out(two_domains, groups, 1, PAD)), expected)
     assert_same(descent(lay_out(two_domains, one_group(two_domains, prefix=0), 1, PAD)), expected)
