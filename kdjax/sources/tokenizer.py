@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from kdjax.errors import InputError
 from kdjax.reporting.files import read_json
 from kdjax.sources.files import ModelFiles
+from kdjax.sources.folder import GENERATION, complete_end_tokens, end_tokens
 from kdjax.sources.gguf_model import open_gguf, tokenizer_json
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": …}
@@ -142,8 +143,8 @@ class Tokenizer:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and the template into `folder`, byte for byte as they came where
-        they came as files."""
+        """Write tokenizer.json, tokenizer_config.json, the template and generation_config.json, for the end tokens, into
+        `folder`, byte for byte as they came where they came as files."""
         folder.mkdir(parents=True, exist_ok=True)
         if self._files:
             for path in self._files:
@@ -152,6 +153,8 @@ class Tokenizer:
             (folder / "tokenizer.json").write_text(tokenizer_json(self.inner), encoding="utf-8")
             settings = json.dumps(self.settings, ensure_ascii=False, indent=2, sort_keys=True)
             (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+        eos_token = self.settings.get("eos_token")
+        complete_end_tokens(folder, self.eos_ids, self.inner.token_to_id(eos_token) if eos_token else None)
 
 
 def load_tokenizer(files: ModelFiles) -> Tokenizer:
@@ -167,8 +170,12 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     return read_tokenizer(files.folder)
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder that holds tokenizer.json and tokenizer_config.json (a model, an adapter, a teacher cache)."""
+def read_tokenizer(folder: Path, ends: bool = True) -> Tokenizer:
+    """The tokenizer of a folder that holds tokenizer.json and tokenizer_config.json (a model, an adapter, a teacher cache).
+
+    Its first end token is the tokenizer's own; the others are those at which transformers' `generate` ends. Without `ends` there
+    may be none: nothing is generated with the tokenizer of a teacher cache, and earlier ones do not hold the ends.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{folder}: tokenizer.json is missing (slow tokenizers are not read; save it with a fast one)")
@@ -185,19 +192,16 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         except UnicodeDecodeError as error:
             raise InputError(f"{folder / 'chat_template.jinja'}: not UTF-8 text ({error})") from error
     named = [inner.token_to_id(settings["eos_token"])] if settings["eos_token"] else []
-    for config in ("generation_config.json", "config.json"):
-        more = _json_if_there(folder / config).get("eos_token_id")
-        named += more if isinstance(more, list) else [more]
+    named += end_tokens(folder)
     ids = [i for i in named if i is not None]
     known = set(inner.get_vocab(with_added_tokens=True).values())
     if unknown := [i for i in ids if type(i) is not int or i not in known]:
         raise InputError(f"{folder}: eos_token_id {unknown[0]!r} is not the id of a token in tokenizer.json")
     ids = list(dict.fromkeys(ids))
-    if not ids:
+    if ends and not ids:
         raise InputError(f"{folder}: no end-of-sequence token is named (eos_token in tokenizer_config.json)")
-    return Tokenizer(
-        inner, settings, ids, str(folder), [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    )
+    files = [folder / name for name in (*TOKENIZER_FILES, GENERATION) if (folder / name).is_file()]
+    return Tokenizer(inner, settings, ids, str(folder), files)
 
 
 def _json_if_there(path: Path) -> dict:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from kdjax.errors import InputError
 from kdjax.reporting.files import read_json
-from kdjax.sources import open_safetensors
+from kdjax.sources import model_in_the_way, open_safetensors
 from kdjax.student.lora_config import LINEAR_PATHS, LoraConfig
 from kdjax.student.quantization import dequantize, is_quantized
 from kdjax.student.weights_in import flat_items, tensor_names
@@ -174,9 +174,10 @@ def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None
 
     A quantised base is written dequantised: what the student computed with, at full size.
     """
-    if any(folder.glob("model*.safetensors")):
+    if there := model_in_the_way(folder):
         raise InputError(
-            f"{folder} holds weights already, and a loader would mix them with these; choose an empty folder"
+            f"{folder} holds weights already, or other files of a model ({', '.join(there[:3])}), and a loader would mix "
+            "them with these; choose an empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, np.ndarray]] = [{}]
