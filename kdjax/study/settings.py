@@ -173,12 +173,8 @@ def _check_answer(config: ConfigDict) -> None:
 
 
 def lora_config(config: ConfigDict) -> LoraConfig:
-    """The fields of `config.lora`; names are cut at commas, and pairs (pattern, value) become a mapping."""
+    """The fields of `config.lora`; pairs (pattern, value) become a mapping."""
     fields = config.lora.to_dict()
-    for name in ("target_modules", "exclude_modules"):
-        names = tuple(part.strip() for part in fields[name].split(","))
-        if len(names) > 1 and all(re.fullmatch(r"[\w.]+", part) for part in names):
-            fields[name] = names
     for name in ("rank_pattern", "alpha_pattern"):
         try:
             fields[name] = dict(fields[name])
