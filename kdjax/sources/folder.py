@@ -28,10 +28,8 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that hold the weights: model.safetensors, else the shards that the index names. No others count.
 
     Raises:
-        InputError: there is neither, a file that is named is missing or outside the folder, or config.json names other weights.
+        InputError: there is neither, a file that is named is missing or outside the folder.
     """
-    if named := read_json(folder / CONFIG).get("transformers_weights"):
-        raise InputError(f"{folder}: config.json says transformers_weights={named!r}; rename that file to {SINGLE}")
     if os.path.lexists(folder / SINGLE):
         names = [SINGLE]
     elif (folder / INDEX).is_file():

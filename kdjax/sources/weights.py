@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from kdjax.errors import InputError
 from kdjax.reporting.files import read_json
 from kdjax.sources.files import ModelFiles
-from kdjax.sources.folder import CONFIG, weight_files
+from kdjax.sources.folder import CONFIG, SINGLE, weight_files
 from kdjax.sources.gguf_model import open_gguf
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # by safetensors' names: what weights may be stored as
@@ -43,10 +43,14 @@ def open_weights(files: ModelFiles) -> Weights:
     """All tensors of the model.
 
     Raises:
-        InputError: a file is missing or broken, or a tensor is in two of them.
+        InputError: a file is missing or broken, a tensor is in two of them, or config.json names other files.
     """
     if files.gguf:
         return Weights(open_gguf(files.gguf).weights())
+    if named := read_config(files).get("transformers_weights"):
+        raise InputError(
+            f"{files.folder}: config.json says transformers_weights={named!r}; rename that file to {SINGLE}"
+        )
     readers: dict[str, Callable[[], np.ndarray]] = {}
     for path in weight_files(files.folder):
         opened = open_safetensors(path).readers
