@@ -65,7 +65,7 @@ EDITS: dict[str, list[tuple[dict, str]]] = {
         ({"intermediate_size": 95}, "config.json asks for"),
         ({"num_hidden_layers": 1}, "unexpected: model.layers.1."),
         ({"num_hidden_layers": 3}, "missing: model.layers.2."),
-        ({"num_attention_heads": 2}, "config.json asks for (24, 48)"),
+        ({"num_attention_heads": 2}, "config.json asks for (48, 24)"),
         ({"num_key_value_heads": None}, "config.json asks for (48, 48)"),
         ({"num_key_value_heads": 3}, "key_value_heads"),
         ({"head_dim": None}, EQUAL),
