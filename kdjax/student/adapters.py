@@ -1,6 +1,7 @@
 """PEFT's adapter format in and out, and merged Hugging Face folders."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +12,30 @@ from safetensors.numpy import save_file
 
 from kdjax.errors import InputError
 from kdjax.reporting.files import read_json
-from kdjax.sources import open_safetensors
+from kdjax.sources import model_in_the_way, open_safetensors
 from kdjax.student.lora_config import LINEAR_PATHS, LoraConfig
 from kdjax.student.quantization import dequantize, is_quantized
 from kdjax.student.weights_in import flat_items, tensor_names
 
 PREFIX = "base_model.model."
 SHARD_BYTES = 4 << 30
-NOT_COMPUTED = (
-    *("modules_to_save", "fan_in_fan_out", "alora_invocation_tokens", "use_qalora", "target_parameters"),
-    *("trainable_token_indices", "lora_bias", "layer_replication"),
+COMPUTED = (  # what read_lora_config takes from adapter_config.json
+    *("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "use_dora"),
+    *("rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "bias", "init_lora_weights"),
 )
-HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others (PiSSA, OLoRA, …) take a part out of the base
+HARMLESS = (  # where an adapter comes from, how it began and how it was run; every other field must be empty
+    *("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"),
+    *("megatron_core", "runtime_config", "qalora_group_size"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+HARMLESS_INITS = (
+    True,
+    False,
+    None,
+    "gaussian",
+    "eva",
+    "orthogonal",
+)  # others (PiSSA, OLoRA, …) take a part out of the base
 
 
 def save_adapter(folder: Path, adapter: dict, lora: LoraConfig, base_name: str) -> None:
@@ -108,8 +121,8 @@ def read_lora_config(folder: Path) -> LoraConfig:
     try:
         if config["peft_type"] != "LORA":
             raise InputError(f"peft_type {config['peft_type']!r} is not supported, only 'LORA'")
-        for name in NOT_COMPUTED:
-            if config.get(name):
+        for name in config.keys() - {*COMPUTED, *HARMLESS}:
+            if config[name]:
                 raise InputError(f"{name}={config[name]!r} is not supported")
         init = config.get("init_lora_weights", True)
         if init not in HARMLESS_INITS:
@@ -154,7 +167,7 @@ def load_adapter(folder: Path, abstract: dict, lora: LoraConfig) -> dict:
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: missing; pickled adapters (.bin) are not read")
-    tensors = dict(open_safetensors(path))
+    tensors = _without_adapter_name(dict(open_safetensors(path)))
     stacks = {tree_path: np.zeros(leaf.shape, np.float32) for tree_path, leaf in flat_items(abstract)}
     slots = {key: stacks[tree_path][index] for key, tree_path, index in _peft_keys(abstract, lora)}
     if slots.keys() != tensors.keys():
@@ -169,14 +182,25 @@ def load_adapter(folder: Path, abstract: dict, lora: LoraConfig) -> dict:
     return jax.tree.map_with_path(lambda p, _: jax.numpy.asarray(stacks[tuple(key.key for key in p)]), abstract)
 
 
+def _without_adapter_name(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors by the keys that PEFT writes; those of a model that holds the adapter, under its name "default", are read, too.
+
+    PEFT keeps such keys apart: q_proj.lora_A.default.weight and q_proj.lora_magnitude_vector.default.weight. A key whose plain
+    form is there as well stays as it is, and so fits nothing.
+    """
+    plain = {key: re.sub(r"(?<=\.lora_[AB])\.default(?=\.weight$)|\.default(\.weight)?$", "", key) for key in tensors}
+    return {key if plain[key] in tensors else plain[key]: tensor for key, tensor in tensors.items()}
+
+
 def save_merged(folder: Path, base: dict, adapter: dict, lora: LoraConfig | None, config: dict) -> None:
     """Write config.json and (sharded) safetensors with the adapter added in, in the base's dtype; the sum is taken in float32.
 
     A quantised base is written dequantised: what the student computed with, at full size.
     """
-    if any(folder.glob("model*.safetensors")):
+    if there := model_in_the_way(folder):
         raise InputError(
-            f"{folder} holds weights already, and a loader would mix them with these; choose an empty folder"
+            f"{folder} holds weights already, or other files of a model ({', '.join(there[:3])}), and a loader would mix "
+            "them with these; choose an empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, np.ndarray]] = [{}]

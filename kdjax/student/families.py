@@ -1,11 +1,10 @@
 """What differs between model families, read out of a Hugging Face config. Everything else in the room is one decoder."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from kdjax.errors import InputError
+from kdjax.student.config_fields import check_fields
+from kdjax.student.rope_config import FULL, LAYER_KINDS, SLIDING, RopeConfig, rope_config
 
 Flag = bool | str  # a fixed value, or the config field that decides
 
@@ -14,6 +13,7 @@ Flag = bool | str  # a fixed value, or the config field that decides
 class Family:
     """How an architecture differs from a plain Llama. A new family is one entry of `FAMILIES`."""
 
+    model_type: str  # what config.json calls the family; transformers goes by this name alone
     qkv_bias: Flag = False
     o_bias: Flag = False
     mlp_bias: Flag = False
@@ -24,10 +24,11 @@ class Family:
 
 
 FAMILIES = {
-    "LlamaForCausalLM": Family(qkv_bias="attention_bias", o_bias="attention_bias", mlp_bias="mlp_bias"),
-    "MistralForCausalLM": Family(sliding_window=True),
-    "Qwen2ForCausalLM": Family(qkv_bias=True, sliding_window="use_sliding_window", max_window_layers=28),
+    "LlamaForCausalLM": Family("llama", qkv_bias="attention_bias", o_bias="attention_bias", mlp_bias="mlp_bias"),
+    "MistralForCausalLM": Family("mistral", sliding_window=True),
+    "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, sliding_window="use_sliding_window", max_window_layers=28),
     "Qwen3ForCausalLM": Family(
+        "qwen3",
         qkv_bias="attention_bias",
         o_bias="attention_bias",
         qk_norm=True,
@@ -36,22 +37,19 @@ FAMILIES = {
         max_window_layers=28,
     ),
 }
-
-
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary position settings, by the names of Hugging Face's `rope_parameters`; each type uses some of them."""
-
-    theta: float
-    type: str = "default"
-    factor: float = 1.0
-    original_max_position_embeddings: int = 0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 1.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
-    attention_factor: float = 1.0  # multiplies cos and sin
+# Fields by which transformers builds another model than this decoder: the value that changes nothing, and advice.
+FIXED: dict[str, tuple[object, str]] = {
+    "hidden_act": ("silu", ""),
+    "is_causal": (True, ""),
+    "per_layer_config": (None, ""),
+    "text_config": (None, "; take the language model by itself"),
+    "quantization_config": (None, ": weights stored quantised are not read; take the model as it was before"),
+}
+# Fields that may be null; a null in any other is refused, as by transformers.
+NULLABLE = (
+    *("num_key_value_heads", "head_dim", "sliding_window", "layer_types", "rope_parameters", "rope_scaling"),
+    *("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +85,16 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
     architecture = named[0] if isinstance(named, list) else named
     if not isinstance(architecture, str) or architecture not in FAMILIES:
         raise InputError(f"{where}: architecture {architecture!r} is not supported; supported: {', '.join(FAMILIES)}")
-    family, config = FAMILIES[architecture], _checked(config, where)
-    if config.get("hidden_act", "silu") != "silu":
-        raise InputError(f"{where}: hidden_act={config['hidden_act']!r} is not supported, only 'silu'")
-    if config.get("quantization_config"):
+    family = FAMILIES[architecture]
+    if (model_type := config.get("model_type", family.model_type)) != family.model_type:
         raise InputError(
-            f"{where}: quantization_config: weights stored quantised are not read; take the model as it was before"
+            f"{where}: model_type={model_type!r} is not that of {architecture}, {family.model_type!r}; "
+            "transformers goes by model_type alone, so one of the two is wrong"
         )
+    check_fields(config, NULLABLE, where)
+    for name, (fixed, advice) in FIXED.items():
+        if config.get(name, fixed) != fixed:
+            raise InputError(f"{where}: {name}={config[name]!r} is not supported, only {fixed!r}{advice}")
 
     def decide(flag: Flag) -> bool:
         return bool(config.get(flag, False)) if isinstance(flag, str) else flag
@@ -114,12 +115,12 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
             rms_norm_eps=config["rms_norm_eps"],
             max_position_embeddings=config["max_position_embeddings"],
             tie_word_embeddings=config.get("tie_word_embeddings", False),
-            rope=_rope_config(config, where),
+            rope=rope_config(config, where),
             qkv_bias=decide(family.qkv_bias),
             o_bias=decide(family.o_bias),
             mlp_bias=decide(family.mlp_bias),
             qk_norm=family.qk_norm,
-            sliding_window=_sliding_window(config, family, where) if decide(family.sliding_window) else None,
+            sliding_window=_sliding_window(config, family, decide(family.sliding_window), where),
         )
     except KeyError as error:
         raise InputError(f"{where}: config.json does not say {error}") from error
@@ -132,99 +133,27 @@ def decoder_config(config: dict, where: str) -> DecoderConfig:
     return read
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _sliding_window(config: dict, family: Family, used: bool, where: str) -> int | None:
+    """The window of all layers; `layer_types` decides where it is there, as in transformers.
 
-
-def _fields(names: str, fits: Callable[[object], bool], wanted: str) -> dict[str, tuple[Callable[[object], bool], str]]:
-    return dict.fromkeys(names.split(), (fits, wanted))
-
-
-_FORMS = {  # what a field of config.json, or of its rope settings, has to be where it is there and not null
-    **_fields(
-        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
-        "max_position_embeddings original_max_position_embeddings sliding_window",
-        lambda value: type(value) is int and value >= 1,
-        "a whole number, at least 1",
-    ),
-    **_fields(
-        "rms_norm_eps rope_theta factor low_freq_factor high_freq_factor beta_fast beta_slow attention_factor",
-        lambda value: _is_number(value) and value > 0,
-        "a finite number above 0",
-    ),
-    **_fields("mscale mscale_all_dim max_window_layers", _is_number, "a finite number"),
-    **_fields(
-        "tie_word_embeddings attention_bias mlp_bias use_sliding_window truncate",
-        lambda value: isinstance(value, bool),
-        "true or false",
-    ),
-    **_fields("layer_types", lambda value: isinstance(value, list), "a list"),
-    **_fields("rope_parameters rope_scaling", lambda value: isinstance(value, dict), "an object"),
-}
-
-
-def _checked(settings: dict, where: str) -> dict:
-    """The settings without those that are null, which mean a default, as in transformers; but of a window null says that there is none."""
-    for name, value in settings.items():
-        if name in _FORMS and value is not None:
-            fits, wanted = _FORMS[name]
-            if not fits(value):
-                raise InputError(f"{where}: {name} in config.json is {repr(value)[:80]}, and has to be {wanted}")
-    return {name: value for name, value in settings.items() if value is not None or name == "sliding_window"}
-
-
-def _sliding_window(config: dict, family: Family, where: str) -> int | None:
-    """The window of all layers. `layer_types` decides where it is there, as in transformers; mixed layers are refused."""
-    window = config.get("sliding_window", 4096)  # the default of every family that has one
-    if window is None:
-        return None
-    layers = config["num_hidden_layers"]
-    types = config.get("layer_types") if family.max_window_layers else None  # Mistral's window is for all layers
-    first = config.get("max_window_layers", family.max_window_layers)
-    slides = {kind == "sliding_attention" for kind in types} if types else {i >= first for i in range(layers)}
+    Refused are windows in some layers only; and in a family without one, where transformers' mask passes it over and its cache
+    does not, so that what it generates is not what its logits say.
+    """
+    layers, types = config["num_hidden_layers"], config.get("layer_types")
+    window = config.get("sliding_window", 4096) if used else None  # the default of every family that has one
+    if not family.sliding_window and config.get("sliding_window") is not None:
+        raise InputError(f"{where}: sliding_window={config['sliding_window']} is not supported for {family.model_type}")
+    if types is None:
+        first = config.get("max_window_layers", family.max_window_layers) if family.max_window_layers else 0
+        slides = set() if window is None else {first < layers, first <= 0}
+    else:
+        if len(types) != layers or any(kind not in LAYER_KINDS for kind in types):
+            raise InputError(f"{where}: layer_types must name {SLIDING} or {FULL} for each of {layers} layers")
+        slides = {kind == SLIDING for kind in types}
+        if window is None and True in slides:
+            raise InputError(f"{where}: layer_types names {SLIDING}, and no sliding_window is in use")
     if len(slides) > 1:
         raise InputError(
             f"{where}: sliding_window={window} in some layers only (layer_types, max_window_layers) is not supported"
         )
     return window if slides == {True} else None
-
-
-def _rope_config(config: dict, where: str) -> RopeConfig:
-    """transformers 5 keeps everything in `rope_parameters`; older files have `rope_theta` beside `rope_scaling`."""
-    settings = _checked(config.get("rope_parameters") or config.get("rope_scaling") or {}, where)
-    kind = settings.get("rope_type") or settings.get("type") or "default"
-    theta = settings.get("rope_theta", config.get("rope_theta", 10000.0))
-    if settings.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise InputError(f"{where}: partial_rotary_factor is not supported: all of a head must be rotated")
-    original = settings.get("original_max_position_embeddings") or config["max_position_embeddings"]  # as transformers
-    match kind:
-        case "default":
-            return RopeConfig(theta)
-        case "linear":
-            return RopeConfig(theta, kind, settings["factor"])
-        case "llama3":
-            low, high = settings["low_freq_factor"], settings["high_freq_factor"]
-            return RopeConfig(theta, kind, settings["factor"], original, low, high)
-        case "yarn":
-            return RopeConfig(
-                theta,
-                kind,
-                settings["factor"],
-                original,
-                beta_fast=settings.get("beta_fast") or 32.0,
-                beta_slow=settings.get("beta_slow") or 1.0,
-                truncate=settings.get("truncate", True),
-                attention_factor=_yarn_attention_factor(settings),
-            )
-    raise InputError(f"{where}: rope type {kind!r} is not supported; supported: default, linear, llama3, yarn")
-
-
-def _yarn_attention_factor(settings: dict) -> float:
-    """The temperature of YaRN (arXiv 2309.00071, eq. 22: 0.1 ln(factor) + 1) as transformers reads it, DeepSeek's mscale included."""
-    if settings.get("attention_factor") is not None:
-        return settings["attention_factor"]
-    log_factor = math.log(max(settings["factor"], 1.0))
-    scale, all_dim = settings.get("mscale"), settings.get("mscale_all_dim")
-    if scale and all_dim:
-        return (0.1 * scale * log_factor + 1.0) / (0.1 * all_dim * log_factor + 1.0)
-    return 0.1 * log_factor + 1.0

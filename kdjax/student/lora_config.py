@@ -19,6 +19,7 @@ LINEAR_PATHS = {  # name → path inside a layer
 }
 LINEAR_NAMES = tuple(LINEAR_PATHS)
 Number = TypeVar("Number", int, float)
+LIST = re.compile(r"""[\[(]?[\w.,\s'"]*[\])]?""")
 NOT_LINEAR = ("lm_head", "embed_tokens")  # never adapted, so that naming them as exceptions is harmless
 
 
@@ -40,11 +41,12 @@ class LoraConfig:
     """PEFT's `LoraConfig`, the fields that are supported; names, meanings and defaults are PEFT's.
 
     `target_modules`: "all-linear" (every linear layer but the head); a list of names or of path endings
-    ("self_attn.q_proj"); or a regular expression that the whole path ("model.layers.0.self_attn.q_proj") must match. A string
-    that is just a name is that name. `exclude_modules` takes the same two forms. `layers_to_transform`: numbers of the layers
-    to adapt. `rank_pattern` and `alpha_pattern`: regular expression of a path's ending → value in place of r or lora_alpha;
-    the first that fits counts. The update is scaled by lora_alpha / r, or by lora_alpha / sqrt(r) with `use_rslora`
-    (arXiv 2312.03732). `use_dora` (arXiv 2402.09353): the rows of the sum of weight and update are rescaled to a trained length.
+    ("self_attn.q_proj"), which one string may hold ("q_proj,v_proj", "['q_proj', 'v_proj']"); or a regular expression that
+    the whole path ("model.layers.0.self_attn.q_proj") must match. A string that is just a name is that name.
+    `exclude_modules` takes the same forms. `layers_to_transform`: numbers of the layers to adapt. `rank_pattern` and
+    `alpha_pattern`: regular expression of a path's ending → value in place of r or lora_alpha; the first that fits counts.
+    The update is scaled by lora_alpha / r, or by lora_alpha / sqrt(r) with `use_rslora` (arXiv 2312.03732). `use_dora`
+    (arXiv 2402.09353): the rows of the sum of weight and update are rescaled to a trained length.
     """
 
     r: int = 8
@@ -59,6 +61,8 @@ class LoraConfig:
     layers_to_transform: int | Sequence[int] | None = None
 
     def __post_init__(self):
+        for name in ("target_modules", "exclude_modules"):
+            object.__setattr__(self, name, _names(getattr(self, name)))  # the dataclass is frozen
         ranks = {"r": self.r} | {f"rank_pattern[{key!r}]": rank for key, rank in self.rank_pattern.items()}
         for name, rank in ranks.items():
             if type(rank) is not int or rank < 1:
@@ -69,7 +73,7 @@ class LoraConfig:
         for name in ("use_rslora", "use_dora"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"lora.{name}={getattr(self, name)!r}: must be true or false")
-        if not 0.0 <= self.lora_dropout < 1.0:
+        if type(self.lora_dropout) not in (int, float) or not 0.0 <= self.lora_dropout < 1.0:
             raise InputError(f"lora.lora_dropout={self.lora_dropout}: must be in [0, 1)")
         regexes = [(n, key) for n in ("rank_pattern", "alpha_pattern") for key in getattr(self, n)]
         regexes += [(n, getattr(self, n)) for n in ("target_modules", "exclude_modules") if self.is_regex(n)]
@@ -148,6 +152,16 @@ class LoraConfig:
         """Whether the field `name`, target_modules or exclude_modules, is a regular expression."""
         value = getattr(self, name)
         return isinstance(value, str) and value not in ("", "all-linear") and not value.isidentifier()
+
+
+def _names(value: str | Sequence[str]) -> str | Sequence[str]:
+    """A list of names that is written in one string, as a tuple; anything else as it is.
+
+    Such a string holds a comma or stands in brackets, and as a regular expression would match no path.
+    """
+    if not isinstance(value, str) or not LIST.fullmatch(value) or not ("," in value or value.startswith("[")):
+        return value
+    return tuple(re.findall(r"[\w.]+", value))
 
 
 def _fits(targets: str | Sequence[str], path: str) -> bool:

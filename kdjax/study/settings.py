@@ -199,16 +199,8 @@ def _check_answer(config: ConfigDict) -> None:
 
 
 def lora_config(config: ConfigDict) -> LoraConfig:
-    """The fields of `config.lora`; names are cut at commas, and pairs (pattern, value) become a mapping.
-
-    Names may stand in brackets and quotes, as PEFT's lists are written: `['q_proj', 'v_proj']`.
-    """
+    """The fields of `config.lora`; pairs (pattern, value) become a mapping."""
     fields = config.lora.to_dict()
-    for name in ("target_modules", "exclude_modules"):
-        listed = re.fullmatch(r"\[\s*(['\"].*['\"])\s*,?\s*\]", fields[name].strip())
-        names = tuple(part.strip().strip("'\"") for part in (listed[1] if listed else fields[name]).split(","))
-        if (listed or len(names) > 1) and all(re.fullmatch(r"[\w.]+", part) for part in names):
-            fields[name] = names
     for name in ("rank_pattern", "alpha_pattern"):
         try:
             fields[name] = dict(fields[name])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdjax.errors import InputError
-from kdjax.sources import ModelFiles, Tokenizer, load_tokenizer
+from kdjax.sources import Tokenizer, read_tokenizer
 from kdjax.teacher.calls import Answer, key_of_fields, sha256_json
 from kdjax.teacher.journal import Journal, fsync_folder
 from kdjax.teacher.replies import NoAnswer, read
@@ -76,8 +76,7 @@ class TeacherCache:
         """The teacher's tokenizer, out of the cache itself; None for an endpoint, which tokenizes by itself."""
         if self.identity["kind"] == "http":
             return None
-        folder = self.folder / "tokenizer"
-        return load_tokenizer(ModelFiles(str(folder), folder))
+        return read_tokenizer(self.folder / "tokenizer", ends=False)
 
     @property
     def seconds_per_answer(self) -> float | None:

@@ -49,7 +49,7 @@ CONFIG = {
     "an alpha of NaN": ({"lora_alpha": NAN}, "'lora_alpha' must be a finite number"),
     "an alpha of 0": ({"lora_alpha": 0}, "'lora_alpha' must be a finite number other than 0"),
     "an alpha of NaN in a pattern": ({"alpha_pattern": {"q_proj": NAN}}, "'q_proj' must be a finite number"),
-    "dropout of null": ({"lora_dropout": None}, "not a readable PEFT adapter config"),
+    "dropout of null": ({"lora_dropout": None}, "lora.lora_dropout=None: must be in [0, 1)"),
     "no, in quotes": ({"use_rslora": "no"}, "lora.use_rslora='no': must be true or false"),
     "targets that are not there": (
         {"target_modules": ["evil"]},

@@ -69,6 +69,43 @@ CONFIG = {
     "a rope stretched by a word": ({"rope_scaling": {"type": "yarn", "factor": "2"}}, "factor in config.json is '2'"),
     "a rope of NaN": ({"rope_theta": NAN}, "rope_theta in config.json is nan"),
     "an end that is no token": ({"eos_token_id": 10**9}, "eos_token_id 1000000000 is not the id of a token"),
+    "an activation of null": ({"hidden_act": None}, "hidden_act=None is not supported, only 'silu'"),
+    "tied or not, null": ({"tie_word_embeddings": None}, "does not say 'tie_word_embeddings': it is null"),
+    "another family's name": ({"model_type": "gemma"}, "model_type='gemma' is not that of LlamaForCausalLM, 'llama'"),
+    "attention to what comes after": ({"is_causal": False}, "is_causal=False is not supported, only True"),
+    "settings for each layer": ({"per_layer_config": {"0": {}}}, "per_layer_config={'0': {}} is not supported"),
+    "a model in a model": ({"text_config": {"hidden_size": 8}}, "text_config={'hidden_size': 8} is not supported"),
+    "nothing of a quantisation": ({"quantization_config": {}}, "quantization_config={} is not supported"),
+    "a window that Llama has not": ({"sliding_window": 16}, "sliding_window=16 is not supported for llama"),
+    "a kind of layer for one of two": (
+        {"layer_types": ["full_attention"]},
+        "layer_types must name",
+        "each of 2 layers",
+    ),
+    "an unknown kind of layer": (
+        {"layer_types": ["hybrid"] * 2},
+        "layer_types must name sliding_attention or full_att",
+    ),
+    "windows without a size": ({"layer_types": ["sliding_attention"] * 2}, "and no sliding_window is in use"),
+    "weights of another name": ({"transformers_weights": "x.safetensors"}, "transformers_weights='x.safetensors'"),
+    "two ropes": (
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+            "rope_scaling": {"type": "linear", "factor": 2},
+        },
+        "rope_parameters and rope_scaling are both in config.json and differ",
+    ),
+    "a rope for each kind of layer": ({"rope_parameters": {"full_attention": {"rope_theta": 9}}}, "full_attention"),
+    "a rope without its kind": ({"rope_parameters": {"rope_type": None}}, "rope type None is not supported"),
+    "a rope of null turns": ({"rope_parameters": {"rope_theta": None}}, "does not say 'rope_theta': it is null"),
+    "an original length of null": (
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": None}},
+        "does not say 'original_max_position_embeddings': it is null",
+    ),
+    "frequencies the wrong way round": (
+        {"rope_scaling": {"rope_type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1}},
+        "high_freq_factor=1 has to be above low_freq_factor=4",
+    ),
     "an end in a list in a list": ({"eos_token_id": [["x"]]}, "eos_token_id ['x'] is not the id of a token"),
 }
 
@@ -168,7 +205,20 @@ def stored_as_float8(folder: Path) -> None:
 
 
 def index(weight_map):
-    return lambda folder: edit(folder / "model.safetensors.index.json", weight_map=weight_map)
+    """An index in place of the one file, which would count before it."""
+
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        edit(folder / "model.safetensors.index.json", weight_map=weight_map)
+
+    return change
+
+
+def two_shards_with_the_norm(folder: Path) -> None:
+    read = load_file(folder / "model.safetensors")
+    save_file(read, folder / "a.safetensors")
+    save_file({NORM: read[NORM] + 1}, folder / "b.safetensors")
+    index(dict.fromkeys(read, "a.safetensors") | {NORM: "b.safetensors"})(folder)
 
 
 def link(target: str):
@@ -211,6 +261,20 @@ WEIGHTS = {
     "an index to a pickle": (index({NORM: "pytorch_model.bin"}), "pytorch_model.bin is not in the folder"),
     "an index to another file": (index({NORM: "config.json"}), "config.json: not a readable safetensors file"),
     "an index of nothing": (index({}), "num_hidden_layers=2, of only 0 tensors"),
+    "shards without an index": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors"),
+        "neither model.safetensors nor model.safetensors.index.json is there",
+        "model-00001-of-00001.safetensors may be of any model",
+    ),
+    "a variant alone": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.fp16.safetensors"),
+        "rename a single file to model.safetensors",
+    ),
+    "a tensor in two shards": (two_shards_with_the_norm, "tensor model.norm.weight is in another shard, too"),
+    "an adapter beside the model": (
+        lambda folder: (folder / "adapter_config.json").write_text("{}"),
+        "adapter_config.json lies beside the model",
+    ),
     "an index in a list": (index([NORM]), "model.safetensors.index.json: weight_map must name a file"),
 }
 

@@ -1,11 +1,13 @@
 """Each form of a source string finds its files or says why not; nothing is taken in place of another."""
 
 import hashlib
+import json
 import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from kdjax.errors import InputError
 from kdjax.sources import resolve
@@ -85,7 +87,7 @@ def test_the_digest_changes_with_each_file_and_with_its_name(tiny, tmp_path):
     assert len(seen) == 2 + len(tiny.files())
     (tiny.folder / "chat_template.jinja").unlink()
     assert resolve("tiny-random").digest == original
-    (tiny.folder / "model.safetensors").rename(tiny.folder / "model-1.safetensors")
+    (tiny.folder / "tokenizer.json").rename(tiny.folder / "vocab.json")
     assert resolve("tiny-random").digest not in seen
 
 
@@ -93,6 +95,68 @@ def test_the_digest_is_of_the_model_not_of_its_place(tiny, tmp_path):
     shutil.copytree(tiny.folder, tmp_path / "copy")
     (tmp_path / "copy" / "README.md").write_text("nothing that changes an answer")
     assert resolve(str(tmp_path / "copy")).digest == tiny.digest
+
+
+def test_the_digest_of_a_clean_folder_is_what_it_always_was(tiny, sharded):
+    """sha256 over name, zero byte and sha256 of each file, by name; recorded answers hang on it."""
+    (tiny.folder / "chat_template.jinja").write_text("{{ messages }}")
+    (tiny.folder / "generation_config.json").write_text('{"eos_token_id": [0, 2]}')
+    (tiny.folder / "special_tokens_map.json").write_text("{}")
+    (tiny.folder / "added_tokens.json").write_text("{}")
+    (tiny.folder / "vocab.json").write_text("{}")
+    for folder in (tiny.folder, sharded):
+        expected = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            expected.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        assert resolve(str(folder)).digest == expected.hexdigest()
+
+
+STRAYS = (
+    *("README.md", "eval_results.json", "trainer_state.json", "training_args.bin", "model.safetensors.index.json"),
+    *(
+        "model_ema.safetensors",
+        "consolidated.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model.fp16.safetensors",
+    ),
+    *(
+        "pytorch_model.bin",
+        "params.json",
+        "merges.txt",
+        "modeling_llama.py",
+        "system_prompt.jinja",
+        "optimizer.safetensors",
+    ),
+)
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_what_decides_no_answer_is_not_in_the_digest(name, tiny):
+    before = tiny.digest
+    (tiny.folder / name).write_bytes(b"anything")
+    assert resolve(str(tiny.folder)).digest == before
+
+
+@pytest.mark.parametrize("name", ["model-00003-of-00003.safetensors", "trainer_state.json"])
+def test_what_the_index_does_not_name_is_not_in_the_digest(name, sharded):
+    before = resolve(str(sharded)).digest
+    (sharded / name).write_bytes(b"anything")
+    assert resolve(str(sharded)).digest == before
+
+
+@pytest.fixture
+def sharded(tiny, tmp_path) -> Path:
+    """The tiny model in two shards with an index."""
+    folder = shutil.copytree(tiny.folder, tmp_path / "sharded")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for number, names in enumerate((sorted(tensors)[:7], sorted(tensors)[7:]), start=1):
+        shard = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in names}, folder / shard)
+        weight_map |= dict.fromkeys(names, shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
 
 
 # Wheels, from a folder that stands for the package index
@@ -206,6 +270,25 @@ def test_a_hub_name_at_its_main_or_at_a_revision(hub, tiny):
     assert resolve("shop/tiny").folder.name == "a" * 40
     assert resolve("shop/tiny@v1").folder.name == "b" * 40
     assert resolve("shop/tiny@v1").digest == tiny.digest != resolve("shop/tiny").digest
+
+
+def test_of_the_hub_only_what_counts_is_fetched(sharded, monkeypatch):
+    """First the settings and the index, then the shards that it names, of the same commit."""
+    import huggingface_hub
+
+    calls = []
+
+    def snapshot_download(name, revision, allow_patterns):
+        calls.append((name, revision, allow_patterns))
+        return str(sharded)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert resolve("shop/sharded@v1").folder == sharded
+    (_, first, settings), (_, second, shards) = calls
+    assert (first, second) == ("v1", sharded.name)
+    assert {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} <= set(settings)
+    assert not any("*" in pattern for pattern in settings)
+    assert shards == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
 
 @pytest.mark.parametrize("source", ["shop/other", "shop/tiny@v2", "shop--x/tiny"])

@@ -43,6 +43,32 @@ def test_a_file_that_the_index_does_not_name_is_left_alone(sharded):
     assert set(open_weights(files)) == set(tensors)
 
 
+def test_the_single_file_counts_before_an_index_and_its_shards(sharded):
+    files, tensors = sharded
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, files.folder / "model.safetensors")
+    weights = open_weights(files)
+    for name in tensors:
+        np.testing.assert_array_equal(weights[name], tensors[name] + 1)
+
+
+@pytest.mark.parametrize("name", ["model_ema", "pytorch_model", "zzz", "consolidated"])
+def test_no_file_beside_the_single_one_counts(tiny, name):
+    tensors = load_file(tiny.folder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tiny.folder / f"{name}.safetensors")
+    weights = open_weights(tiny)
+    for key in tensors:
+        np.testing.assert_array_equal(weights[key], tensors[key])
+
+
+def test_a_tensor_counts_in_whichever_shard_it_is(sharded):
+    """As in transformers: the index says which files to read, not what is in them."""
+    files, tensors = sharded
+    names = sorted(tensors)
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    write_index(files, {"weight_map": {names[0]: shards[1], names[-1]: shards[0]}})
+    assert set(open_weights(files)) == set(tensors)
+
+
 def test_bfloat16_stays_bfloat16(tiny):
     save_file({"x": np.array([1.5, -2.0], ml_dtypes.bfloat16)}, tiny.folder / "model.safetensors")
     weight = open_weights(tiny)["x"]

@@ -180,12 +180,14 @@ def test_a_missing_template_is_said(tmp_path, template):
 
 
 def test_eos_ids_come_from_tokenizer_then_generation_config(tmp_path):
+    """config.json counts only where there is no generation_config.json, as in transformers' `generate`."""
     write_byte_level(tmp_path, "llama3")
     assert read_tokenizer(tmp_path).eos_ids == (3,)
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [0, 3, 2]}')
     (tmp_path / "config.json").write_text('{"eos_token_id": 1}')
+    assert read_tokenizer(tmp_path).eos_ids == (3, 1)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [0, 3, 2]}')
     tokenizer = read_tokenizer(tmp_path)
-    assert tokenizer.eos_ids == (3, 0, 2, 1)
+    assert tokenizer.eos_ids == (3, 0, 2)
     assert tokenizer.eos_id == 3
 
 
@@ -215,6 +217,31 @@ def test_an_eos_that_is_no_token_is_refused_though_the_model_names_another(tmp_p
     (tmp_path / "config.json").write_text('{"eos_token_id": 1}')
     with pytest.raises(InputError, match=r"eos_token '<\|nowhere\|>' is not a token of tokenizer\.json"):
         read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "ids"),
+    [
+        ({"config.json": {"eos_token_id": 1}}, (3, 1)),
+        ({"config.json": {"text_config": {"eos_token_id": [1, 2]}}}, (3, 1, 2)),
+        ({"generation_config.json": {"eos_token_id": [2, 3]}, "config.json": {"eos_token_id": 1}}, (3, 2)),
+    ],
+)
+def test_a_copy_names_the_end_tokens_that_stood_elsewhere(files, ids, tmp_path):
+    """An adapter and a teacher cache take no config.json along."""
+    write_byte_level(tmp_path / "model", "llama3")
+    for name, content in files.items():
+        (tmp_path / "model" / name).write_text(json.dumps(content))
+    tokenizer = read_tokenizer(tmp_path / "model")
+    assert tokenizer.eos_ids == ids
+    tokenizer.save(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "config.json").exists()
+    assert set(read_tokenizer(tmp_path / "saved").eos_ids) == set(ids)
+
+
+def test_where_nothing_is_generated_no_end_token_is_needed(tmp_path):
+    write_byte_level(tmp_path, eos_token=None)
+    assert read_tokenizer(tmp_path, ends=False).eos_ids == ()
 
 
 # Bytes

@@ -161,7 +161,10 @@ SLIDING = {"use_sliding_window": True, "sliding_window": 24}
         ("Qwen2", SLIDING, None),  # the first 28 layers see everything, by default
         ("Qwen3", SLIDING | {"max_window_layers": 0}, 24),
         ("Qwen3", SLIDING | {"layer_types": ["full_attention"] * 4, "max_window_layers": 0}, None),
-        ("Llama", SLIDING, None),
+        ("Llama", {"sliding_window": None}, None),
+        ("Mistral", {"sliding_window": 24, "layer_types": ["sliding_attention"] * 4}, 24),
+        ("Mistral", {"sliding_window": 24, "layer_types": ["full_attention"] * 4}, None),
+        ("Mistral", {"sliding_window": 24, "max_window_layers": 2}, 24),  # a field of Qwen's
     ],
 )
 def test_whether_a_window_is_meant(architecture, changes, window):

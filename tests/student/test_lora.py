@@ -110,6 +110,31 @@ def test_target_modules_alone_are_adapted(tiny_folder, target_modules, expected)
     assert modules_of(student.adapter) == expected
 
 
+@pytest.mark.parametrize(
+    "text", ["['q_proj','v_proj']", "[q_proj,v_proj]", '["q_proj", "v_proj"]', "('q_proj', 'v_proj')", "q_proj, v_proj"]
+)
+def test_a_list_of_names_in_one_string(text):
+    """As PEFT's documentation has it, on a command line; a shell takes the quotes away."""
+    lora = LoraConfig(target_modules=text, exclude_modules=text)
+    assert lora.target_modules == lora.exclude_modules == ("q_proj", "v_proj")
+    assert LoraConfig(target_modules="['q_proj']").target_modules == ("q_proj",)
+
+
+@pytest.mark.parametrize(
+    "text", [r".*layers\.[0,1].*\.(q|v)_proj", "(model.layers.0.mlp.up_proj)", "model.layers.0.mlp.up_proj"]
+)
+def test_a_regular_expression_stays_one(text):
+    lora = LoraConfig(target_modules=text)
+    assert lora.target_modules == text and lora.is_regex("target_modules")
+    assert any(plan.rank for plan in lora.plans(2).values())
+
+
+@pytest.mark.parametrize("text", [r".*\.q_pro", r"odel\.layers\.0\.self_attn\.q_proj", r".*\.q_proj\.weight"])
+def test_a_regular_expression_must_match_the_whole_path(text):
+    with pytest.raises(InputError, match="leave no linear layer"):
+        LoraConfig(target_modules=text).plans(2)
+
+
 # Initial values
 
 

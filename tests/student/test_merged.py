@@ -1,6 +1,7 @@
 """A merged folder is an ordinary Hugging Face model that says what base + adapter say."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +138,45 @@ def test_a_folder_with_weights_is_refused(tmp_path):
     student = load_student("tiny-random")
     with pytest.raises(InputError, match="holds weights already"):
         student.save_merged(tmp_path)
+
+
+LEFTOVERS = ["adapter_config.json", "adapter_model.safetensors", "model.safetensors.index.json", "chat_template.jinja"]
+
+
+@pytest.mark.parametrize("name", [*LEFTOVERS, "generation_config.json", "other.gguf"])
+def test_a_folder_with_a_file_that_a_loader_would_mix_in_is_refused(name, tiny, tmp_path):
+    """transformers adds an adapter that lies beside a model, which here is in the weights already."""
+    (tmp_path / name).write_bytes(b"of another model")
+    with pytest.raises(InputError, match=rf"other files of a model \({name}\)"):
+        tiny.save_merged(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+GENERATION = "generation_config.json"
+
+
+@pytest.mark.parametrize(
+    ("config", "generation"),
+    [(0, {"eos_token_id": [0, 2], "temperature": 0.6}), (0, {"eos_token_id": 0}), (0, {}), (2, None), ([2, 0], None)],
+)
+def test_a_merged_model_ends_its_turns_where_the_base_did(config, generation, tiny_folder, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from transformers import AutoModelForCausalLM
+
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"eos_token_id": config}))
+    if generation is not None:
+        (base / GENERATION).write_text(json.dumps(generation))
+    student = load_student(str(base))
+    student.save_merged(tmp_path / "merged")
+    before, after = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "merged"))
+    assert after.generation_config.eos_token_id == before.generation_config.eos_token_id
+    assert load_student(str(tmp_path / "merged")).tokenizer.eos_ids == student.tokenizer.eos_ids
+    assert (tmp_path / "merged" / GENERATION).is_file() is (generation is not None)
+    if generation is not None:
+        assert (tmp_path / "merged" / GENERATION).read_bytes() == (base / GENERATION).read_bytes()
 
 
 def test_token_ids_outside_the_vocabulary_are_refused():

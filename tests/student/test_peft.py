@@ -1,5 +1,7 @@
 """An adapter means the same to PEFT as to the student, in both directions."""
 
+import json
+import shutil
 import warnings
 
 import numpy as np
@@ -10,9 +12,11 @@ pytest.importorskip("peft")
 
 import peft
 import torch
+from safetensors.torch import save_file
 from students import trained_student
 from torch_models import TOKENS, reference, reference_logits
 
+from kdjax.errors import InputError
 from kdjax.student import LoraConfig, load_student
 from kdjax.student.adapters import peft_tensors
 
@@ -130,6 +134,106 @@ def test_the_same_maps_and_ranks_as_peft(llama_folder, settings):
     for name, tensor in ours.items():
         if "magnitude" in name:
             np.testing.assert_allclose(tensor, theirs[name].numpy(), rtol=1e-5)
+
+
+# One field of adapter_config.json at a time: PEFT's logits, or a refusal that names the field
+EQUAL = "equal to PEFT"
+EDITS = [
+    ({}, EQUAL),
+    ({"lora_alpha": 4}, EQUAL),
+    ({"lora_dropout": 0.5}, EQUAL),
+    ({"lora_dropout": None}, "lora_dropout"),
+    ({"use_rslora": True}, EQUAL),
+    ({"use_dora": True}, "lora_magnitude_vector"),
+    ({"alpha_pattern": {"q_proj": 2}}, EQUAL),
+    ({"alpha_pattern": {"q_pro": 2}}, EQUAL),  # an ending of the path has to be matched whole
+    ({"alpha_pattern": {"proj": 2}}, EQUAL),
+    ({"rank_pattern": {"q_proj": 2}}, "expected (2, 48)"),
+    ({"r": 8}, "expected (8, 48)"),
+    ({"target_modules": ["q_proj", "v_proj", "c_attn"]}, EQUAL),
+    ({"target_modules": r".*\.(q|v)_proj"}, EQUAL),
+    ({"target_modules": r".*\.(q|v)_pro"}, "target_modules"),  # PEFT matches the whole path, too
+    ({"target_modules": r"odel\.layers.*(q|v)_proj"}, "target_modules"),
+    ({"target_modules": ["q_proj"]}, "v_proj"),
+    ({"exclude_modules": ["lm_head"]}, EQUAL),
+    ({"exclude_modules": ["q_proj"]}, "q_proj"),
+    ({"layers_to_transform": [0, 1]}, EQUAL),
+    ({"layers_to_transform": [0, 1], "layers_pattern": "layers"}, EQUAL),
+    ({"layers_to_transform": [0, 1], "layers_pattern": "h"}, "layers_pattern"),
+    ({"layers_to_transform": [0]}, "layers.1"),
+    ({"init_lora_weights": None}, EQUAL),
+    ({"init_lora_weights": False}, EQUAL),
+    ({"init_lora_weights": "gaussian"}, EQUAL),
+    ({"init_lora_weights": "orthogonal"}, EQUAL),
+    ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+    ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
+    ({"init_lora_weights": "olora"}, "init_lora_weights"),
+    ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "init_lora_weights"),
+    ({"init_lora_weights": "corda"}, "init_lora_weights"),
+    ({"init_lora_weights": "lora_ga"}, "init_lora_weights"),
+    ({"init_lora_weights": "mica"}, "init_lora_weights"),
+    ({"bias": "all"}, "bias"),
+    ({"bias": "lora_only"}, "bias"),
+    ({"lora_bias": True}, "lora_bias"),
+    ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+    ({"modules_to_save": []}, EQUAL),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+    ({"target_parameters": ["mlp.up_proj.weight"]}, "target_parameters"),
+    ({"layer_replication": [[0, 2], [0, 2]]}, "layer_replication"),
+    ({"megatron_config": {"hidden_size": 8}}, "megatron_config"),
+    ({"megatron_core": "megatron.core"}, EQUAL),
+    ({"use_qalora": True}, "use_qalora"),
+    ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+    ({"arrow_config": {"top_k": 3}}, "arrow_config"),
+    ({"kasa_config": {"beta": 0.1}}, "kasa_config"),
+    ({"use_bdlora": {"nblocks": 2}}, "use_bdlora"),
+    ({"monteclora_config": {"num_samples": 2}}, "monteclora_config"),
+    ({"ensure_weight_tying": True}, "ensure_weight_tying"),
+    ({"a_method_of_next_year": True}, "a_method_of_next_year"),
+    ({"runtime_config": {"ephemeral_gpu_offload": False}}, EQUAL),
+    ({"inference_mode": False, "task_type": None, "revision": "main"}, EQUAL),
+]
+
+
+@pytest.fixture(scope="module")
+def adapter(llama_folder, tmp_path_factory):
+    """An adapter that PEFT saved, of q_proj and v_proj."""
+    torch.manual_seed(0)
+    settings = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+    folder = tmp_path_factory.mktemp("peft") / "adapter"
+    peft.get_peft_model(reference(llama_folder), peft.LoraConfig(**settings)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("edit", "outcome"), EDITS, ids=[json.dumps(edit) for edit, _ in EDITS])
+def test_a_field_of_adapter_config_json(edit, outcome, adapter, llama_folder, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "adapter")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    if outcome == EQUAL:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of entries that fit nothing, and of what counts at run time alone
+            model = peft.PeftModel.from_pretrained(reference(llama_folder), folder)
+        assert largest_difference(load_student(str(llama_folder), adapter=folder), model) < 1e-4
+    else:
+        with pytest.raises(InputError) as error:
+            load_student(str(llama_folder), adapter=folder)
+        assert outcome in str(error.value) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_keys_with_the_adapters_name(settings, llama_folder, tmp_path):
+    """As a model that holds the adapter names its parameters; PEFT loads these, too."""
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, **settings)
+    model = peft.get_peft_model(reference(llama_folder), config)
+    model.save_pretrained(tmp_path)
+    named = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if "lora_" in name}
+    assert named and all(".default" in name for name in named)
+    save_file(named, tmp_path / "adapter_model.safetensors")
+    student = load_student(str(llama_folder), adapter=tmp_path)
+    assert largest_difference(student, peft.PeftModel.from_pretrained(reference(llama_folder), tmp_path)) < 1e-4
+    assert largest_difference(student, model) < 1e-4
 
 
 @pytest.mark.real

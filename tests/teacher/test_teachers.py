@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,25 @@ def test_replay_finds_the_recorded_teacher(cache_dir, tiny_folder, source):
     source = recorded.cache.folder.name[:6] if source == "name" else source
     with open_teacher("replay", source, cache_dir) as teacher:
         assert [answer.to_row() for answer in teacher.ask(CALLS)] == expected
+
+
+@pytest.mark.parametrize("where", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("earlier", [False, True], ids=["", "recorded by an earlier version"])
+def test_replay_where_the_end_token_is_not_the_tokenizers(tokenizer_folder, tmp_path, where, earlier):
+    """The cache keeps the end token, and a cache without one is replayed, since nothing is generated."""
+    folder, cache_dir = shutil.copytree(tokenizer_folder, tmp_path / "model"), tmp_path / "cache"
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    (folder / where).write_text(json.dumps({"eos_token_id": 1}))
+    with stand_in_teacher(folder, cache_dir) as recorded:
+        expected = [answer.to_row() for answer in recorded.ask(CALLS)]
+    kept = recorded.cache.folder / "tokenizer" / "generation_config.json"
+    assert json.loads(kept.read_text())["eos_token_id"] == 1
+    if earlier:
+        kept.unlink()
+    with open_teacher("replay", "", cache_dir) as teacher:
+        assert [answer.to_row() for answer in teacher.ask(CALLS)] == expected
+        assert teacher.tokenizer.eos_ids == (() if earlier else (1,))
 
 
 @pytest.mark.parametrize(
