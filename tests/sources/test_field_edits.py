@@ -19,15 +19,19 @@ TEXTS = (
     "the\nline\n\n  break\t<tool call>the THE",
     "",
 )
-MESSAGES = [{"role": "system", "content": "Group. "}, {"role": "user", "content": "the 12  products é"}]
+MESSAGES = [{"role": "system", "content": "Group. "}, {"role": "user", "content": "12  products é"}]
 PLAIN = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
 NEXT = {write_byte_level: 267, write_sentencepiece: 304}  # the next free id
 CONFIG, JSON, MAP, ADDED = "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"
+SAID = "{% for m in messages %}|{{ m.content }}{% endfor %}"  # a template must print what it is given
 GENERATION = (
     "{% for m in messages %}{% if m.role == 'user' %}{% set x = 1 %}{% generation %}{% set x = 2 %}{{ m.content }}"
-    "{% endgeneration %}{{ x }}{% endif %}{% endfor %}"
+    "{% endgeneration %}{{ x }}{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
-NAMES = "{{ bos_token }}|{{ eos_token }}|{{ sep_token }}|{{ cls_token }}|{{ mask_token }}|{{ image_token }}|{{ pad_token is defined }}"
+NAMES = (
+    "{{ bos_token }}|{{ eos_token }}|{{ sep_token }}|{{ cls_token }}|{{ mask_token }}|{{ image_token }}|{{ pad_token is defined }}"
+    + SAID
+)
 
 
 def token(text: str, **flags) -> dict:
@@ -175,14 +179,22 @@ BYTE_LEVEL = {
     "{% generation %}": config(chat_template=GENERATION),
     "a template by name": config(chat_template={"default": CHATML, "tool_use": "tools"}),
     "templates in a list": config(
-        chat_template=[{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+        chat_template=[{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d" + SAID}]
     ),
-    "a list with a name twice": config(chat_template=[{"name": "default", "template": t} for t in ("first", "last")]),
-    "a template file": {"chat_template.jinja": "from the file: {{ messages[1].content }}"},
-    "a template in the folder": {"additional_chat_templates/default.jinja": "from the folder"},
-    "both template files": {"chat_template.jinja": "file", "additional_chat_templates/default.jinja": "folder"},
+    "a list with a name twice": config(
+        chat_template=[{"name": "default", "template": t + SAID} for t in ("first", "last")]
+    ),
+    "a template file": {"chat_template.jinja": "from the file: " + SAID},
+    "a template in the folder": {"additional_chat_templates/default.jinja": "from the folder" + SAID},
+    "both template files": {
+        "chat_template.jinja": "file" + SAID,
+        "additional_chat_templates/default.jinja": "folder" + SAID,
+    },
     "a template for tools alone": {"additional_chat_templates/tool_use.jinja": "folder"},
-    "a file and one for tools": {"chat_template.jinja": "file", "additional_chat_templates/tool_use.jinja": "folder"},
+    "a file and one for tools": {
+        "chat_template.jinja": "file" + SAID,
+        "additional_chat_templates/tool_use.jinja": "folder",
+    },
     "chat_template.json": {"chat_template.json": {"chat_template": "from the processor"}},
     "JSON in a template": config(chat_template="{{ messages | tojson(indent=1) }}{{ messages[1] | tojson(true) }}"),
 }
@@ -295,7 +307,11 @@ def test_the_classes_of_model_types_are_those_of_transformers():
 )
 def test_a_copy_without_config_json_has_the_same_tokens(model_type, named, saved, tmp_path):
     write = write_sentencepiece if named == "LlamaTokenizer" else write_byte_level
-    more = {"additional_chat_templates/default.jinja": "from the folder", ADDED: {}, MAP: {"eos_token": "<|im_start|>"}}
+    more = {
+        "additional_chat_templates/default.jinja": "from the folder" + SAID,
+        ADDED: {},
+        MAP: {"eos_token": "<|im_start|>"},
+    }
     more[MAP] = {} if write is write_sentencepiece else more[MAP]
     folder = edited(tmp_path / "model", write, of_type(model_type, named) | more)
     tokenizer = read_tokenizer(folder)
@@ -303,7 +319,8 @@ def test_a_copy_without_config_json_has_the_same_tokens(model_type, named, saved
     again = read_tokenizer(tmp_path / "copy")
     assert json.loads((tmp_path / "copy" / CONFIG).read_text())["tokenizer_class"] == saved
     assert [again.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
-    assert (again.render(MESSAGES), again.eos_ids) == ("from the folder", tokenizer.eos_ids)
+    assert again.render(MESSAGES) == tokenizer.render(MESSAGES) and again.render(MESSAGES).startswith("from the folder")
+    assert again.eos_ids == tokenizer.eos_ids
 
 
 def test_only_special_tokens_and_markers_of_the_template_are_broken_up_in_a_text(tmp_path):
