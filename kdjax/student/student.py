@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -161,7 +162,7 @@ def _check_attention(attention: str, dtype: str, place: Place) -> None:
     if attention not in ATTENTIONS:
         raise InputError(f"attention={attention!r} is not supported; choose from {', '.join(ATTENTIONS)}")
     if attention == "cudnn":
-        [device, *_] = place(("norm", "weight"), jnp.zeros(1)).devices()  # any parameter shows where they go
+        [device, *_] = place(("norm", "weight"), np.zeros(1, np.float32)).devices()  # any parameter shows where they go
         if (device.platform, dtype) != ("gpu", "bfloat16"):
             raise InputError(
                 f"attention='cudnn' takes a GPU and dtype='bfloat16', and this is a {device.platform} and {dtype!r}"
