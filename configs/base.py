@@ -22,7 +22,7 @@ def base(name: str) -> ConfigDict:
             tensor=1,  # cuts the base alone: each device computes a part of every layer
         ),
         data=create(
-            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files) or "jsonl" (your own, see kdjax/data/jsonl.py)
+            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files), "jsonl" (your own, see kdjax/data/jsonl.py) or "completejourney" (grocery baskets without bundles)
             root="",  # the folder that holds one folder per domain
             domains=("demo",),  # trained on together, tested on each
         ),
