@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
 from kdjax.sources import cache_root
-from kdjax.study import default_workdir, follow, generate, probe, run_aicl, score_predictions, study
+from kdjax.study import default_workdir, follow, generate, mine, probe, run_aicl, score_predictions, study
 from kdjax.study import run as run_experiment
 from kdjax.training import processes
 
@@ -22,6 +22,7 @@ JOBS = {
     "study": study,
     "aicl": run_aicl,
     "probe": probe,
+    "patterns": mine,
     "score": score_predictions,
     "benchmark": benchmark,
 }

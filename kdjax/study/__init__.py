@@ -4,10 +4,11 @@ that knows all others."""
 from kdjax.study.cell import run
 from kdjax.study.generate import generate
 from kdjax.study.leaderboard import score_predictions
+from kdjax.study.mine import mine
 from kdjax.study.predecessor import run_aicl
 from kdjax.study.probe import probe
 from kdjax.study.settings import default_workdir
 from kdjax.study.studies import study
 from kdjax.study.team import follow
 
-__all__ = ["default_workdir", "follow", "generate", "probe", "run", "run_aicl", "score_predictions", "study"]
+__all__ = ["default_workdir", "follow", "generate", "mine", "probe", "run", "run_aicl", "score_predictions", "study"]
