@@ -2,7 +2,8 @@
 
 No basket has annotated bundles, so nothing can be trained or scored on it: it is for generating bundles, for patterns and for
 throughput. Coupons and joint purchases would be weak labels; they are not annotations and not read. The package calls its
-data "simulated", "based on real grocery shopping patterns" and for education, hence `Domain.synthetic`.
+data "simulated", "based on real grocery shopping patterns", for education and not for publications or business decisions,
+hence `Domain.synthetic`; 84.51°, whose data it is, provides it for research and education.
 
 A session is a basket of 2 to 10 distinct products, with its basket's and its products' numbers as ids. The data has no titles: one
 is made of a product's type, brand and size, as "Shredded cheese (store brand, 8 oz)", so different products may share a title.

