@@ -15,7 +15,18 @@ from ml_collections import config_flags
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
 from kdjax.sources import cache_root
-from kdjax.study import check_place, default_workdir, follow, generate, probe, read_flags, run_aicl, study
+from kdjax.study import (
+    check_place,
+    default_workdir,
+    follow,
+    generate,
+    mine,
+    probe,
+    read_flags,
+    run_aicl,
+    score_predictions,
+    study,
+)
 from kdjax.study import run as run_experiment
 from kdjax.training import check_backend, processes
 
@@ -25,6 +36,8 @@ JOBS = {
     "study": study,
     "aicl": run_aicl,
     "probe": probe,
+    "patterns": mine,
+    "score": score_predictions,
     "benchmark": benchmark,
 }
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)

@@ -14,7 +14,7 @@ def base(name: str) -> ConfigDict:
     """The whole pipeline for one experiment: distil, fine-tune, generate, evaluate, report."""
     return create(
         name=name,  # in the default workdir, runs/<name>-<hash>
-        job="run",  # "run": one experiment; "study": a grid of them; "generate": bundles for new sessions
+        job="run",  # "run": one experiment; "study": a grid of them; "generate": bundles for new sessions; others in launch.py
         seed=0,  # of everything that is drawn: sessions to distil from, LoRA's init, batches, dropout
         parallel="pmap",  # "pmap": each device has a copy of the base, and a share of a batch; "mesh": the base is cut over devices, too
         mesh=create(  # for "mesh": devices of a process are data × fsdp × tensor, data being what is left
@@ -22,7 +22,7 @@ def base(name: str) -> ConfigDict:
             tensor=1,  # cuts the base alone: each device computes a part of every layer
         ),
         data=create(
-            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files) or "jsonl" (your own, see kdjax/data/jsonl.py)
+            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files), "jsonl" (your own, see kdjax/data/jsonl.py) or "completejourney" (grocery baskets without bundles)
             root="",  # the folder that holds one folder per domain
             domains=("demo",),  # trained on together, tested on each
         ),

@@ -15,7 +15,7 @@ from kdjax.benchmark.generation import generation
 from kdjax.benchmark.scaling import growth, matmul_rates, start_up
 from kdjax.benchmark.training import real_job, same_step
 from kdjax.benchmark.workload import build
-from kdjax.data import load_domain
+from kdjax.data import load_annotated
 from kdjax.reporting import RunLog, write_json, write_text
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student
@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     check(config)
     check_settings(config, backend)
     folder = Path(workdir)
-    domain = load_domain(config.data.source, config.data.root, config.data.domains[0])
+    domain = load_annotated(config.data.source, config.data.root, config.data.domains[0])
     check_workdir(folder, config, {domain.name: domain})
     files = resolve(config.student.source)
     tokenizer, shape = load_tokenizer(files), check_student(config.student.source)

@@ -1,12 +1,13 @@
-"""Sessions and bundles: BundleRec files, JSONL of one's own, the synthetic demo domain; their split and their leak proof."""
+"""Sessions and bundles: BundleRec files, JSONL of one's own, the synthetic demo domain, grocery baskets; their split and their leak proof."""
 
-from kdjax.data.domains import load_domain
+from kdjax.data.domains import DATA_SOURCES, load_annotated, load_domain
 from kdjax.data.jsonl import load_new_sessions
 from kdjax.data.leaks import leak_counts, prove_sources
 from kdjax.data.sessions import CategoryPath, Domain, Session, category_names, leaf_category, reorder
 from kdjax.data.summary import describe
 
 __all__ = [
+    "DATA_SOURCES",
     "CategoryPath",
     "Domain",
     "Session",
@@ -14,6 +15,7 @@ __all__ = [
     "describe",
     "leaf_category",
     "leak_counts",
+    "load_annotated",
     "load_domain",
     "load_new_sessions",
     "prove_sources",

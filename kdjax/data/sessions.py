@@ -42,6 +42,11 @@ class Domain:
     synthetic: bool = False
     users: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def annotated(self) -> bool:
+        """Whether any session has a bundle."""
+        return any(session.bundles for sessions in self.splits.values() for session in sessions)
+
 
 def reorder(session: Session, order: Sequence[int]) -> Session:
     """The same session with its products in another order: product `order[i]` comes at place i."""

@@ -15,4 +15,6 @@ def describe(domain: Domain) -> str:
     left_out = [f"{count} {what}" for what, count in domain.left_out.items() if count]
     if left_out:
         lines.append(f"  left out: {', '.join(left_out)}")
+    if not domain.annotated:
+        lines.append("  no annotated bundles: nothing can be trained or scored on it")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -36,8 +37,8 @@ def mine_patterns(
         raise InputError(f"min_size {min_size} and max_size {max_size}: sizes have to be 1 ≤ min_size ≤ max_size")
     bundles = [(session.id, _occurrences(session, bundle)) for session in sessions for bundle in session.bundles]
     found = [
-        (len(pattern), _card(pattern, [id for id, held in bundles if pattern <= held], domain, count_tokens))
-        for pattern in _frequent([held for _, held in bundles], min_count, max_size)
+        (len(pattern), _card(pattern, [bundles[row][0] for row in rows], domain, count_tokens))
+        for pattern, rows in _frequent([held for _, held in bundles], min_count, max_size)
         if len(pattern) >= min_size
     ]
     found.sort(key=lambda sized: (-sized[1].support, -sized[0], sized[1].text))
@@ -49,19 +50,30 @@ def _occurrences(session: Session, bundle: tuple[int, ...]) -> frozenset[Occurre
     return frozenset((leaf, k) for leaf, count in counts.items() for k in range(1, count + 1))
 
 
-def _frequent(bundles: list[frozenset[Occurrence]], min_count: int, max_size: int) -> list[frozenset[Occurrence]]:
-    """All sets of occurrences in at least `min_count` bundles that stand for a multiset: none with k + 1 but not k."""
+def _frequent(
+    bundles: list[frozenset[Occurrence]], min_count: int, max_size: int
+) -> list[tuple[frozenset[Occurrence], list[int]]]:
+    """All sets of occurrences in at least `min_count` bundles that stand for a multiset (none with k + 1 but not k), and
+    the bundles that hold each, by index."""
     import pandas as pd
     from mlxtend.frequent_patterns import fpgrowth
 
-    columns = sorted(frozenset().union(*bundles))
-    if len(bundles) < min_count or not columns:
+    counts = Counter(chain.from_iterable(bundles))
+    columns = {one: place for place, one in enumerate(sorted(one for one in counts if counts[one] >= min_count))}
+    if not columns:
         return []
-    table = np.array([[column in held for column in columns] for held in bundles])
+    table = np.zeros((len(bundles), len(columns)), dtype=bool)
+    for row, held in zip(table, bundles, strict=True):
+        row[[columns[one] for one in held if one in columns]] = True
     support = (min_count - 0.5) / len(bundles)  # half a bundle below, because count / n · n can round above the count
-    found = fpgrowth(pd.DataFrame(table), min_support=support, max_len=max_size)["itemsets"]
-    patterns = [frozenset(columns[index] for index in itemset) for itemset in found]
-    return [pattern for pattern in patterns if all(k == 1 or (leaf, k - 1) in pattern for leaf, k in pattern)]
+    itemsets = fpgrowth(pd.DataFrame(table), min_support=support, max_len=max_size)["itemsets"]
+    names = list(columns)
+    found = [(frozenset(names[place] for place in itemset), [*itemset]) for itemset in itemsets]
+    return [
+        (pattern, np.flatnonzero(table[:, places].all(axis=1)).tolist())
+        for pattern, places in found
+        if all(k == 1 or (leaf, k - 1) in pattern for leaf, k in pattern)
+    ]
 
 
 def _card(pattern: frozenset[Occurrence], holders: list[str], domain: str, count_tokens: CountTokens) -> Card:

@@ -2,6 +2,7 @@
 
 from kdjax.reporting.files import (
     is_leftover,
+    numbered_jsonl,
     open_to_append,
     read_json,
     read_jsonl,
@@ -21,6 +22,7 @@ __all__ = [
     "duration",
     "headline",
     "is_leftover",
+    "numbered_jsonl",
     "open_to_append",
     "read_json",
     "read_jsonl",

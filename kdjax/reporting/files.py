@@ -90,6 +90,11 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
     Raises InputError naming file and line where a line is not a JSON object, and the file where there is none.
     """
+    return [row for _, row in numbered_jsonl(path)]
+
+
+def numbered_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of `read_jsonl`, each after the number of its line, from 1."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -104,7 +109,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
                 raise InputError(f"{path}, line {number}: not JSON ({error}); mend or remove the line") from error
             if not isinstance(row, dict):
                 raise InputError(f"{path}, line {number}: expected an object {{...}}, found {type(row).__name__}")
-            rows.append(row)
+            rows.append((number, row))
     return rows
 
 

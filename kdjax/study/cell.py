@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kdjax.data import Domain, describe, load_domain
+from kdjax.data import Domain, describe, load_annotated
 from kdjax.decoding import StateReader
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.prompting import Example
@@ -63,8 +63,8 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
 
 
 def load_domains(config: ConfigDict) -> dict[str, Domain]:
-    """The data of a run, by the domains' names."""
-    return {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
+    """The data of a run, by the domains' names; a domain without annotated bundles is an InputError."""
+    return {name: load_annotated(config.data.source, config.data.root, name) for name in config.data.domains}
 
 
 @dataclass

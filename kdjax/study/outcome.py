@@ -46,12 +46,14 @@ def outcome(cells: Sequence[GridCell], domains: Mapping[str, Domain], limit: int
             if all(system in fixed[name] for name in names):
                 found = [fixed[name][system] for name in names]
                 seeds = min(map(len, found))
-                rows.append(_metrics(label, system, "baseline", np.concatenate([one[:seeds] for one in found], axis=1)))
+                rows.append(
+                    metrics_row(label, system, "baseline", np.concatenate([one[:seeds] for one in found], axis=1))
+                )
     return rows
 
 
 def _row(label: str, cell: GridCell, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> dict:
-    row = _metrics(label, cell.name, "cell", counts[cell.name])
+    row = metrics_row(label, cell.name, "cell", counts[cell.name])
     lines = [line for run in cell.runs for line in _predictions(run) if line["domain"] in names]
     row["prompt_tokens"] = float(np.mean([line["prompt_tokens"] for line in lines]))
     row["rescued"] = sum(line["rescued"] for line in lines) / len(cell.runs)
@@ -63,8 +65,12 @@ def _row(label: str, cell: GridCell, counts: Mapping[str, np.ndarray], names: Se
     return row
 
 
-def _metrics(label: str, name: str, kind: str, counts: np.ndarray) -> dict:
-    """`counts`: [seeds, sessions, statistics]."""
+def metrics_row(label: str, name: str, kind: str, counts: np.ndarray) -> dict:
+    """A row of a table, compared with nothing yet: the metrics of a system's answers, all its seeds' together.
+
+    `counts`: [seeds, sessions, statistics] of `kdjax.evaluation.session_counts`; "f1_low" and "f1_high" are the 95 %
+    interval over sessions, and "sd" is None of one seed.
+    """
     groups = from_counts(counts.mean(axis=0).sum(axis=0))
     seeds = from_counts(counts.sum(axis=1))["strict"]["f1"]
     low, high = bootstrap_interval(counts.mean(axis=0), METRIC, resamples=RESAMPLES)

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from kdjax.data import load_domain
 from kdjax.decoding import StateReader, best_answer, likely_bundles
 from kdjax.errors import InputError
 from kdjax.evaluation import score
@@ -18,6 +17,7 @@ from kdjax.reporting import Progress, RunLog, write_json
 from kdjax.student import Student, fit_pair_head, load_student
 from kdjax.study import examples as asking
 from kdjax.study.answering import Judged
+from kdjax.study.cell import load_domains
 from kdjax.study.distil import Cards
 from kdjax.study.settings import check, devices
 from kdjax.study.telling import Questions
@@ -36,7 +36,7 @@ def probe(config: ConfigDict, workdir: str) -> None:
     """
     check(config)
     folder, layers = Path(workdir), config.probe.layers
-    domains = {name: load_domain(config.data.source, config.data.root, name) for name in config.data.domains}
+    domains = load_domains(config)
     check_workdir(folder, config, domains)
     asking.check_splits(domains)
     parallel, wanted = devices(config), config.student

@@ -10,7 +10,7 @@ from kdjax.errors import InputError
 
 
 def test_an_unknown_source_names_the_valid_ones():
-    with pytest.raises(InputError, match=r"no source 'csv'; valid are bundlerec, jsonl, demo"):
+    with pytest.raises(InputError, match=r"no source 'csv'; valid are bundlerec, jsonl, demo, completejourney"):
         load_domain("csv", "", "demo")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from listed import each
 
-from kdjax.sources import files, resolve
+from kdjax import wheels
+from kdjax.sources import resolve
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def wheel(tmp_path, monkeypatch):
 
     def download(command, **_):
         shutil.copy(path, command[command.index("-d") + 1])
-        return files.subprocess.CompletedProcess(command, 0, "", "")
+        return wheels.subprocess.CompletedProcess(command, 0, "", "")
 
     def wheel(members: dict[str, bytes] | bytes) -> str:
         if isinstance(members, bytes):
@@ -31,7 +32,7 @@ def wheel(tmp_path, monkeypatch):
                     archive.writestr(name, data)
         return f"pypi:evil==1#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}"
 
-    monkeypatch.setattr(files.subprocess, "run", download)
+    monkeypatch.setattr(wheels.subprocess, "run", download)
     return wheel
 
 
