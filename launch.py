@@ -12,13 +12,14 @@ from ml_collections import config_flags
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
 from kdjax.sources import cache_root
-from kdjax.study import default_workdir, follow, generate, probe, run_aicl, study
+from kdjax.study import default_workdir, export, follow, generate, probe, run_aicl, study
 from kdjax.study import run as run_experiment
 from kdjax.training import processes
 
 JOBS = {
     "run": run_experiment,
     "generate": generate,
+    "export": export,
     "study": study,
     "aicl": run_aicl,
     "probe": probe,
