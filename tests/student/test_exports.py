@@ -9,13 +9,13 @@ import pytest
 from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 from students import trained_student
-from tests.sources.gguf_helpers import byte_level_tokenizer, hf_weights, write_gguf
 
 from kdjax.errors import InputError
 from kdjax.sources.tiny import write_tiny_model
-from kdjax.student import EXPORTS, PAIR_HEAD, LoraConfig, export_adapter, load_student
+from kdjax.student import EXPORTS, PAIR_HEAD, LoraConfig, convert_adapter, load_student
 from kdjax.student.exports.adapter import open_adapter
 from kdjax.student.exports.gguf_file import write_gguf_adapter
+from tests.sources.gguf_helpers import byte_level_tokenizer, hf_weights, write_gguf
 
 LORA = LoraConfig(r=4, lora_alpha=6)
 UNIFORM = {
@@ -37,7 +37,7 @@ def exported(form, base, lora, folder):
     """A trained student of `base`, and its adapter in another program's format."""
     student = trained_student(base, lora)
     student.save_adapter(folder / "adapter")
-    export_adapter(folder / "adapter", form, folder / "out")
+    convert_adapter(folder / "adapter", form, folder / "out")
     return student, folder / "out"
 
 
@@ -165,7 +165,7 @@ def adapter(tiny_folder, tmp_path):
 def test_a_student_that_judges_pairs_is_refused(adapter, tmp_path, form):
     (adapter / PAIR_HEAD).touch()
     with pytest.raises(InputError, match="student.answer='text'"):
-        export_adapter(adapter, form, tmp_path / "out")
+        convert_adapter(adapter, form, tmp_path / "out")
 
 
 @pytest.mark.parametrize("form", EXPORTS)
@@ -173,7 +173,7 @@ def test_what_is_there_is_not_overwritten(adapter, tmp_path, form):
     """An MLX folder has a file of the same name as PEFT's."""
     before = (adapter / "adapter_config.json").read_bytes()
     with pytest.raises(InputError, match="something already"):
-        export_adapter(adapter, form, adapter)
+        convert_adapter(adapter, form, adapter)
     assert (adapter / "adapter_config.json").read_bytes() == before
 
 
@@ -181,7 +181,7 @@ def test_what_is_there_is_not_overwritten(adapter, tmp_path, form):
 def test_the_same_adapter_gives_the_same_bytes(adapter, tmp_path, form):
     outs = []
     for name in ("one", "two"):
-        export_adapter(adapter, form, tmp_path / name / "out")
+        convert_adapter(adapter, form, tmp_path / name / "out")
         written = tmp_path / name / "out"
         files = sorted(written.iterdir()) if written.is_dir() else [written]
         outs.append([(path.name, path.read_bytes()) for path in files])
@@ -190,15 +190,15 @@ def test_the_same_adapter_gives_the_same_bytes(adapter, tmp_path, form):
 
 def test_an_unknown_format_is_named(adapter, tmp_path):
     with pytest.raises(InputError, match="'onnx' is not supported; choose from gguf, mlx"):
-        export_adapter(adapter, "onnx", tmp_path / "out")
+        convert_adapter(adapter, "onnx", tmp_path / "out")
 
 
 def test_an_adapter_that_names_no_base_needs_one(adapter, tmp_path):
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
     with pytest.raises(InputError, match="names no base model; name it in config.student.source"):
-        export_adapter(adapter, "gguf", tmp_path / "out")
-    export_adapter(adapter, "gguf", tmp_path / "out", str(tmp_path / "base"))
+        convert_adapter(adapter, "gguf", tmp_path / "out")
+    convert_adapter(adapter, "gguf", tmp_path / "out", str(tmp_path / "base"))
     assert read_gguf(tmp_path / "out")[0] == "llama"
 
 

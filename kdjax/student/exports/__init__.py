@@ -9,7 +9,7 @@ from kdjax.student.exports.adapter import Adapter, open_adapter
 from kdjax.student.exports.gguf_file import write_gguf_adapter
 from kdjax.student.exports.mlx_folder import write_mlx_adapter
 
-__all__ = ["EXPORTS", "Adapter", "export_adapter"]
+__all__ = ["EXPORTS", "Adapter", "convert_adapter"]
 
 EXPORTS: dict[str, Callable[[Adapter, Path], None]] = {
     "gguf": write_gguf_adapter,  # one file, for llama.cpp and what is built on it (Ollama, LM Studio)
@@ -17,7 +17,7 @@ EXPORTS: dict[str, Callable[[Adapter, Path], None]] = {
 }
 
 
-def export_adapter(folder: str | Path, form: str, out: str | Path, source: str = "") -> None:
+def convert_adapter(folder: str | Path, form: str, out: str | Path, source: str = "") -> None:
     """Write the adapter in `folder` (PEFT's format) to `out`, in the form that EXPORTS names. The whole of it, or nothing.
 
     `source` names the base model, of which only the shape is read; "": the one that the adapter names.
