@@ -137,7 +137,7 @@ def test_the_model_card_has_the_numbers_of_the_run(finished):
         name: pytest.approx(metrics["domains"]["demo"]["strict"][name])
         for name in ("f1", "precision", "recall", "pair_f1")
     }
-    assert results_markdown(metrics).rstrip() in text
+    assert {*results_markdown(metrics).splitlines()} <= {*text.splitlines()}  # in another order: JSON's keys are sorted
     assert "| demo (synthetic) | demo | 160 | 40 | 40 | apache-2.0 |" in text
     assert "--config.student.source=tiny-random" in text and 'Bundler.load("adapter")' in text
     versions = json.loads((workdir / "config.json").read_text())["versions"]
