@@ -18,6 +18,7 @@ from kdjax.sources import cache_root
 from kdjax.study import (
     check_place,
     default_workdir,
+    export,
     follow,
     generate,
     mine,
@@ -33,6 +34,7 @@ from kdjax.training import check_backend, processes
 JOBS = {
     "run": run_experiment,
     "generate": generate,
+    "export": export,
     "study": study,
     "aicl": run_aicl,
     "probe": probe,

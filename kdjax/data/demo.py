@@ -75,7 +75,7 @@ def load_demo(root: str, name: str) -> Domain:
             sessions.setdefault(frozenset(session.items), session)
     drawn = iter(sessions.values())
     splits = {part: [next(drawn) for _ in range(size)] for part, size in SIZES.items()}
-    return Domain(name, "demo", splits, fingerprint(splits), synthetic=True)
+    return Domain(name, "demo", splits, fingerprint(splits), synthetic=True, license="apache-2.0")
 
 
 def _open_shop(rng: Random) -> _Shop:

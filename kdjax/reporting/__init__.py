@@ -1,5 +1,6 @@
 """What a run leaves for people: its log and progress, its tables, its report; and JSON files for everyone."""
 
+from kdjax.reporting.card import write_model_card
 from kdjax.reporting.files import (
     is_leftover,
     numbered_jsonl,
@@ -30,6 +31,7 @@ __all__ = [
     "results_table",
     "write_json",
     "write_jsonl",
+    "write_model_card",
     "write_report",
     "write_study",
     "write_text",

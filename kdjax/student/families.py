@@ -21,12 +21,17 @@ class Family:
     head_dim: int | None = None  # where the config does not say; None: hidden_size / num_attention_heads
     sliding_window: Flag = False  # whether the config's sliding_window counts
     max_window_layers: int = 0  # layers before this one see everything, where the config does not say
+    gguf: str = ""  # llama.cpp's name of the architecture, for exported adapters; "": not known
 
 
 FAMILIES = {
-    "LlamaForCausalLM": Family("llama", qkv_bias="attention_bias", o_bias="attention_bias", mlp_bias="mlp_bias"),
-    "MistralForCausalLM": Family("mistral", sliding_window=True),
-    "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, sliding_window="use_sliding_window", max_window_layers=28),
+    "LlamaForCausalLM": Family(
+        "llama", qkv_bias="attention_bias", o_bias="attention_bias", mlp_bias="mlp_bias", gguf="llama"
+    ),
+    "MistralForCausalLM": Family("mistral", sliding_window=True, gguf="llama"),
+    "Qwen2ForCausalLM": Family(
+        "qwen2", qkv_bias=True, sliding_window="use_sliding_window", max_window_layers=28, gguf="qwen2"
+    ),
     "Qwen3ForCausalLM": Family(
         "qwen3",
         qkv_bias="attention_bias",
@@ -35,6 +40,7 @@ FAMILIES = {
         head_dim=128,
         sliding_window="use_sliding_window",
         max_window_layers=28,
+        gguf="qwen3",
     ),
 }
 # Fields by which transformers builds another model than this decoder: the value that changes nothing, and advice.
@@ -75,16 +81,22 @@ class DecoderConfig:
     attention: str = "own"  # what computes it over whole examples, see `load_student`
 
 
+def architecture_of(config: dict, where: str) -> str:
+    """The architecture that a Hugging Face config.json names. InputError where it is none of `FAMILIES`."""
+    named = config.get("architectures") or [None]
+    architecture = named[0] if isinstance(named, list) else named
+    if not isinstance(architecture, str) or architecture not in FAMILIES:
+        raise InputError(f"{where}: architecture {architecture!r} is not supported; supported: {', '.join(FAMILIES)}")
+    return architecture
+
+
 def decoder_config(config: dict, where: str) -> DecoderConfig:
     """Read a Hugging Face config.json; both layouts of the rope settings are understood.
 
     Raises:
         InputError: an architecture or a setting that this decoder does not compute exactly.
     """
-    named = config.get("architectures") or [None]
-    architecture = named[0] if isinstance(named, list) else named
-    if not isinstance(architecture, str) or architecture not in FAMILIES:
-        raise InputError(f"{where}: architecture {architecture!r} is not supported; supported: {', '.join(FAMILIES)}")
+    architecture = architecture_of(config, where)
     family = FAMILIES[architecture]
     if (model_type := config.get("model_type", family.model_type)) != family.model_type:
         raise InputError(

@@ -134,6 +134,20 @@ def check_student(
     return _check(resolve(source), lora, adapter, quantization, dtype)
 
 
+def read_adapter(folder: str | Path, source: str) -> tuple[DecoderConfig, LoraConfig, dict]:
+    """An adapter in PEFT's format, checked against the shape of its base: that shape, the settings and the stacked arrays.
+
+    The base's weights are not read.
+
+    Raises:
+        InputError: the files cannot be used, or do not fit each other.
+    """
+    config = check_student(source, adapter=folder)
+    lora = _read_lora(Path(folder), config)
+    _, abstract, _ = _split(config, lora, jnp.dtype("float32"), None)
+    return config, lora, adapters.load_adapter(Path(folder), abstract, lora)
+
+
 def _check(files: ModelFiles, lora, adapter, quantization, dtype) -> DecoderConfig:
     if quantization not in (None, *METHODS):
         raise InputError(

@@ -2,6 +2,7 @@
 that knows all others."""
 
 from kdjax.study.cell import run
+from kdjax.study.export_job import export
 from kdjax.study.generate import generate
 from kdjax.study.leaderboard import score_predictions
 from kdjax.study.mine import mine
@@ -15,6 +16,7 @@ from kdjax.study.workdir import check_place
 __all__ = [
     "check_place",
     "default_workdir",
+    "export",
     "follow",
     "generate",
     "mine",

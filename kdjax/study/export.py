@@ -13,8 +13,9 @@ from kdjax.data import Session
 from kdjax.decoding import Constraint, Generator, StateReader
 from kdjax.errors import InputError
 from kdjax.prompting import INSTRUCTION, ProductForm
-from kdjax.reporting import read_json, read_jsonl, write_json, write_jsonl, write_text
-from kdjax.student import LoraConfig, PairHead, Student, load_pair_head, save_pair_head
+from kdjax.reporting import read_json, read_jsonl, write_json, write_jsonl
+from kdjax.sources import hub_name, license_of
+from kdjax.student import PairHead, Student, load_pair_head, save_pair_head
 from kdjax.study.answering import judge
 from kdjax.study.telling import Shown, Teller
 from kdjax.training import Parallel
@@ -23,41 +24,6 @@ DEMONSTRATIONS = "demonstrations.jsonl"
 GOLDEN_TITLES = ("Espresso machine 15 bar", "Burr coffee grinder", "Garden hose 20 m", "Espresso cups, set of 4")
 GOLDEN_TOKENS = 16
 GOLDEN_LOGITS = 20
-
-README = """# {kind} adapter of a kdjax run
-
-Base model: `{base}`{kept}. Rank {rank}, alpha {alpha}, {scaling}; targets: {targets}. Trained on: {data}.
-
-{use}
-    python launch.py --config=configs/generate.py --config.student.source={base} \\
-        --config.student.adapter={folder} --config.generate.sessions_file=sessions.jsonl --config.generate.items_file=items.jsonl
-
-* `adapter_config.json`, `adapter_model.safetensors`: PEFT's format.
-* `tokenizer.json`, `tokenizer_config.json`: the tokenizer and chat template trained with; use these. A template that
-  asks `enable_thinking` was told False: tell it the same (`"chat_template_kwargs": {{"enable_thinking": false}}`).
-* `kdjax.json`: the instruction and knowledge that stand in the prompt, per domain, how products are written, and where the run came from.
-* `demonstrations.jsonl`: where prompts show demonstrations, the training sessions that they are chosen from.
-* `golden.json`: a prompt, its token ids, the greedy tokens after it (unconstrained) and the largest logits of the first of them;
-  with a pair head also the tokens of each product's fields, (first, end), and the log-odds of each two.
-  A server that gives other tokens uses another template, another base or another scale.
-"""
-WRITES = """    from peft import PeftModel
-    model = PeftModel.from_pretrained(base_model, "{folder}")
-
-{vllm}
-
-    from kdjax.student import load_student
-    load_student("{base}", adapter="{folder}"{quantization}).save_merged("merged")
-    # an ordinary model folder, for servers that read no adapters, or quantise a base otherwise
-"""
-JUDGES = """It was not trained to write: `pair_head.safetensors` judges which products belong together, by the mean hidden states over the
-tokens of each product's fields behind layer {layers} (kdjax/student/pair_head.py). Servers that only generate text have no use for it.
-"""
-VLLM = "    vllm serve BASE_MODEL --enable-lora --max-lora-rank {rank} --lora-modules bundles={folder}"
-NO_VLLM = (
-    "vLLM reads neither DoRA nor ranks and alphas that differ between layers, which this adapter has: serve it merged."
-)
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 
 
 def export_adapter(
@@ -69,7 +35,7 @@ def export_adapter(
     run: Mapping,
     parallel: Parallel,
 ) -> None:
-    """Write `folder`; the adapter's tensors are read back and compared.
+    """Write `folder`, all but its README.md; the adapter's tensors are read back and compared.
 
     `head` is the pair head of a student that judges pairs, `teller` tells its sessions, `answer` is how it answers, for
     job="generate", and `run` the run's config.json. The golden prompt is of invented products, with what the first domain has
@@ -84,6 +50,8 @@ def export_adapter(
             "source": student.files.source,
             "digest": student.files.digest,
             "quantization": student.quantization,
+            "hub_name": hub_name(student.files),
+            "license": license_of(student.files),
         },
         "knowledge": dict(teller.knowledge),
         "demonstrations": {name: shown.count for name, shown in teller.shown.items()},
@@ -98,22 +66,6 @@ def export_adapter(
     _save_demonstrations(folder, teller)
     golden = _golden(student, head, answer["pair_layers"], teller, parallel)
     write_json(folder / "golden.json", golden)
-    lora = student.lora
-    assert lora is not None  # it was saved
-    plans = lora.plans(student.config.num_hidden_layers)
-    text = README.format(
-        base=student.files.source,
-        data=", ".join(name + " (synthetic)" * facts["synthetic"] for name, facts in run["data"].items()),
-        kept=f", kept in {student.quantization}" if student.quantization else "",
-        use=JUDGES.format(layers=answer["pair_layers"]) if head else _how_to_write(student, lora, folder),
-        folder=folder.name,
-        kind="DoRA" if lora.use_dora else "LoRA",
-        rank=lora.r,
-        alpha=lora.lora_alpha,
-        scaling=f"update scaled by alpha / {'√' if lora.use_rslora else ''}r",
-        targets=", ".join(name for name, plan in plans.items() if plan.rank),
-    )
-    write_text(folder / "README.md", text)
 
 
 def load_adapter_head(adapter: Path, form: ProductForm, hidden: int, layers: int) -> PairHead:
@@ -165,18 +117,6 @@ def trained_with(adapter: Path) -> dict:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the description of an adapter that kdjax trained ({error!r})") from error
-
-
-def _how_to_write(student: Student, lora: LoraConfig, folder: Path) -> str:
-    rank = max(plan.rank for plan in lora.plans(student.config.num_hidden_layers).values())
-    uniform = not (lora.use_dora or lora.rank_pattern or lora.alpha_pattern)
-    vllm_rank = next((most for most in VLLM_RANKS if most >= rank), rank)
-    return WRITES.format(
-        base=student.files.source,
-        folder=folder.name,
-        vllm=VLLM.format(rank=vllm_rank, folder=folder.name) if uniform else NO_VLLM,
-        quantization=f', quantization="{student.quantization}"' if student.quantization else "",
-    )
 
 
 def _save_demonstrations(folder: Path, teller: Teller) -> None:

@@ -8,7 +8,15 @@ from ml_collections import ConfigDict
 from kdjax.data import Domain
 from kdjax.errors import InputError
 from kdjax.lock import locked
-from kdjax.reporting import RunLog, headline, read_json, results_table, write_json, write_report
+from kdjax.reporting import (
+    RunLog,
+    headline,
+    read_json,
+    results_table,
+    write_json,
+    write_model_card,
+    write_report,
+)
 from kdjax.study.distil import Cards, card_files, nothing_found
 from kdjax.study.workdir import record
 
@@ -22,7 +30,7 @@ def finish(
     rows: Sequence[dict],
     notes: Sequence[str],
 ) -> None:
-    """Write report.html and, last, metrics.json, with which a run counts as finished.
+    """Write report.html, the model card of the adapter where there is one and, last, metrics.json: then the run is finished.
 
     `history` are the events of training, `rows` the prediction rows of the test sessions, `notes` stand above the report's tables.
     """
@@ -30,7 +38,20 @@ def finish(
     shown = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in rows]
     about = {"name": config.name} | record(folder)
     write_report(folder / "report.html", about, metrics, history, shown, card_files(folder), notes)
+    if (folder / "adapter").is_dir():
+        facts = {name: _about(domain) for name, domain in domains.items()}
+        write_model_card(folder / "adapter", config.name, about, metrics, facts, notes)
     write_json(folder / "metrics.json", metrics)
+
+
+def _about(domain: Domain) -> dict:
+    """What the model card says of a domain."""
+    return {
+        "source": domain.source,
+        "license": domain.license,
+        "synthetic": domain.synthetic,
+        "sessions": {split: len(sessions) for split, sessions in domain.splits.items()},
+    }
 
 
 def notes(config: ConfigDict, cards: Mapping[str, Cards]) -> list[str]:

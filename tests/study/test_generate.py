@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from tiny_encoder import write_tiny_encoder
 
 from kdjax.data import load_domain
 from kdjax.prompting import Neighbours
+from kdjax.reporting import results_markdown
 from kdjax.student import load_student
 from kdjax.study.export import trained_with
 
@@ -125,9 +127,21 @@ def test_the_length_of_training_does_not_bound_a_shop(finished, launch, shop):
     assert process.returncode == 0, process.stderr[-3000:]
 
 
-def test_the_adapter_says_what_it_was_trained_on(finished):
-    text = (finished[0] / "adapter" / "README.md").read_text()
-    assert "Trained on: demo (synthetic)." in text and "--config.student.source=tiny-random" in text
+def test_the_model_card_has_the_numbers_of_the_run(finished):
+    workdir, _ = finished
+    text, metrics = (workdir / "adapter" / "README.md").read_text(), json.loads((workdir / "metrics.json").read_text())
+    [index] = yaml.safe_load(text.split("---\n")[1])["model-index"]
+    [result] = index["results"]
+    assert result["dataset"] == {"name": "demo (synthetic)", "type": "demo", "split": "test"}
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
+        name: pytest.approx(metrics["domains"]["demo"]["strict"][name])
+        for name in ("f1", "precision", "recall", "pair_f1")
+    }
+    assert {*results_markdown(metrics).splitlines()} <= {*text.splitlines()}  # in another order: JSON's keys are sorted
+    assert "| demo (synthetic) | demo | 160 | 40 | 40 | apache-2.0 |" in text
+    assert "--config.student.source=tiny-random" in text and 'Bundler.load("adapter")' in text
+    versions = json.loads((workdir / "config.json").read_text())["versions"]
+    assert all(f"{package} {number}" in text for package, number in versions.items())
 
 
 def edit(path, fields):
