@@ -1,21 +1,23 @@
 """Sessions and bundles: BundleRec files, JSONL of one's own, the synthetic demo domain; their split and their leak proof."""
 
 from kdjax.data.domains import load_domain
-from kdjax.data.jsonl import load_new_sessions
 from kdjax.data.leaks import leak_counts, prove_sources
+from kdjax.data.new_sessions import NewSession, NewSessionReader, session_of_products
 from kdjax.data.sessions import CategoryPath, Domain, Session, category_names, leaf_category, reorder
 from kdjax.data.summary import describe
 
 __all__ = [
     "CategoryPath",
     "Domain",
+    "NewSession",
+    "NewSessionReader",
     "Session",
     "category_names",
     "describe",
     "leaf_category",
     "leak_counts",
     "load_domain",
-    "load_new_sessions",
     "prove_sources",
     "reorder",
+    "session_of_products",
 ]

@@ -31,7 +31,8 @@ class Domain:
 
     `left_out` counts what was read but not kept, by reason. `digest` is the sha256 of all that was kept: two domains with
     the same digest are the same data. `synthetic` is True for generated data and must be said wherever it shows. `users`: session
-    id → shopper, where the data tells; no model sees it.
+    id → shopper, where the data tells; no model sees it. `without_bundles` are sessions in which annotators found no bundle:
+    no split has them, and they serve to calibrate the probability of that alone.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Domain:
     left_out: Mapping[str, int] = field(default_factory=dict)
     synthetic: bool = False
     users: Mapping[str, str] = field(default_factory=dict)
+    without_bundles: tuple[Session, ...] = ()
 
 
 def reorder(session: Session, order: Sequence[int]) -> Session:

@@ -1,7 +1,15 @@
 """Training: batches, loss, step, checkpoints, loop."""
 
 from kdjax.training import processes
-from kdjax.training.batches import MicroBatch, batch_members, lay_out, plan_groups
+from kdjax.training.batches import (
+    Group,
+    MicroBatch,
+    batch_members,
+    by_domain,
+    common_prefix,
+    lay_out,
+    plan_groups,
+)
 from kdjax.training.loop import Counts, Training, TrainSettings, preview
 from kdjax.training.loss import TEXT, Objective, pair_losses, pairs, product_states, target_nll, token_losses
 from kdjax.training.parallel import KINDS, Parallel
@@ -13,6 +21,7 @@ __all__ = [
     "KINDS",
     "TEXT",
     "Counts",
+    "Group",
     "MicroBatch",
     "Objective",
     "PairRows",
@@ -25,6 +34,8 @@ __all__ = [
     "Training",
     "adamw",
     "batch_members",
+    "by_domain",
+    "common_prefix",
     "lay_out",
     "learning_rate_schedule",
     "pair_labels",
