@@ -68,10 +68,10 @@ def load_bundlerec(root: str, name: str) -> Domain:
         left_out.update(dropped)
     splits = official_split(sessions)
     without = tuple(
-        Session(id, items, tuple(titles[item] for item in items), tuple(categories[item] for item in items))
+        Session(id, named, tuple(titles[item] for item in named), tuple(categories[item] for item in named))
         for id, products in items_of.items()
         if id not in bundles_of
-        and len(items := tuple(item for item in products if item in titles and item in categories)) > 1
+        and len(named := tuple(item for item in products if item in titles and item in categories)) > 1
     )
     users = _users(folder)
     return Domain(name, "bundlerec", splits, fingerprint(splits), left_out, users=users, without_bundles=without)

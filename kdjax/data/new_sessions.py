@@ -57,7 +57,7 @@ class NewSessionReader:
                 product = self._object(text, PRODUCT_FIELDS)
                 id = self._id(product.get("id"))
                 check_product(product)
-            except ValueError as error:
+            except InputError as error:
                 raise InputError(f"{where}: {error}") from error
             if id in self._products:
                 raise InputError(f"{where}: the id {id!r} is in the file twice; a product has one line")
@@ -75,7 +75,7 @@ class NewSessionReader:
                 values = self._object(text, SESSION_FIELDS)
                 id = self._id(values["id"]) if "id" in values else id
                 yield NewSession(id, self._session(id, values))
-            except ValueError as error:
+            except InputError as error:
                 if self.strict:
                     raise InputError(f"{name}, line {line}: {error}") from error
                 self.notes["lines that cannot be read"] += 1
@@ -84,27 +84,27 @@ class NewSessionReader:
     def _object(self, text: str, known: Sequence[str]) -> dict[str, Any]:
         try:
             values = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("lists in lists in lists") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"this is not JSON ({error})") from error
         if not isinstance(values, dict):
-            raise ValueError("a line must be a JSON object, {…}")
+            raise InputError("a line must be a JSON object, {…}")
         if unknown := [name for name in values if name not in known]:
             self._note("unknown fields left out", f"unknown field {unknown[0]!r}; known are {', '.join(known)}")
         return values
 
     def _session(self, id: str, values: Mapping) -> Session:
         if ("items" in values) == ("products" in values):
-            raise ValueError("a session has either 'items' (ids) or 'products' (objects with a title)")
+            raise InputError("a session has either 'items' (ids) or 'products' (objects with a title)")
         listed = values.get("items", values.get("products"))
         if not isinstance(listed, list):
-            raise ValueError(f"{'items' if 'items' in values else 'products'} is not a list")
+            raise InputError(f"{'items' if 'items' in values else 'products'} is not a list")
         if "items" in values:
             ids = [self._id(item) for item in listed]
             distinct = list(dict.fromkeys(ids))
             if len(distinct) < len(ids):
                 self._note("sessions with a repeated product", f"the product {_repeated(ids)!r} is named twice")
             if unknown := [item for item in distinct if item not in self._products]:
-                raise ValueError(f"the product {unknown[0]!r} is not in {self.items_path or 'a file: name items_file'}")
+                raise InputError(f"the product {unknown[0]!r} is not in {self.items_path or 'a file: name items_file'}")
             listed, names = [self._products[item] for item in distinct], distinct
         else:
             for product in listed:
@@ -124,12 +124,12 @@ class NewSessionReader:
             self._note("integer ids read as text", f"the id {value} is not a text; write it in quotes")
             return str(value)
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{json.dumps(value)[:80]} is not an id (a text or a whole number)")
+            raise InputError(f"{json.dumps(value)[:80]} is not an id (a text or a whole number)")
         return value
 
     def _note(self, what: str, error: str) -> None:
         if self.strict:
-            raise ValueError(error)
+            raise InputError(error)
         self.notes[what] += 1
 
 
@@ -142,36 +142,37 @@ def session_of_products(products: Sequence[Mapping], id: str = "", names: Sequen
         names: the products' ids; numbers from 1 where they have none.
 
     Raises:
-        ValueError: a product is not in this form; it names the product by its number, from 1.
+        InputError: a product is not in this form; it names the product by its number, from 1.
     """
-    checked = []
+    titles, categories = [], []
     for number, product in enumerate(products, start=1):
         try:
-            checked.append(check_product(product))
-        except ValueError as error:
-            raise ValueError(f"product {number}: {error}") from error
-    titles, categories = ([pair[place] for pair in checked] for place in (0, 1))
+            title, paths = check_product(product)
+        except InputError as error:
+            raise InputError(f"product {number}: {error}") from error
+        titles.append(title)
+        categories.append(paths)
     items = tuple(names) or tuple(str(number) for number in range(1, len(products) + 1))
     return Session(id, items, tuple(titles), tuple(categories))
 
 
 def check_product(product: object) -> tuple[str, tuple[CategoryPath, ...]]:
-    """Title and category paths of a product. Raises ValueError where it is not in the form of `session_of_products`."""
+    """Title and category paths of a product. Raises InputError where it is not in the form of `session_of_products`."""
     if not isinstance(product, Mapping):
-        raise ValueError(f'{str(product)[:80]!r} is not an object with a title, as {{"title": "Espresso machine"}}')
+        raise InputError(f'{str(product)[:80]!r} is not an object with a title, as {{"title": "Espresso machine"}}')
     title = product.get("title")
     if not isinstance(title, str) or not one_line(title):
-        raise ValueError(f"its title is {title!r}; a title is a text")
+        raise InputError(f"its title is {title!r}; a title is a text")
     if any("\ud800" <= character <= "\udfff" for character in title):
-        raise ValueError("its title holds half of a surrogate pair, which no UTF-8 text has")
+        raise InputError("its title holds half of a surrogate pair, which no UTF-8 text has")
     paths = product.get("categories") or ()
     if not isinstance(paths, list | tuple):
-        raise ValueError(f"its categories are {str(paths)[:80]!r}; write paths, as [['Kitchen', 'Coffee']]")
+        raise InputError(f"its categories are {str(paths)[:80]!r}; write paths, as [['Kitchen', 'Coffee']]")
     if all(isinstance(path, str) for path in paths):
         paths = [paths] if paths else []
     for path in paths:
         if not isinstance(path, list | tuple) or not path or not all(isinstance(name, str) for name in path):
-            raise ValueError(f"its category path {str(path)[:80]!r} is not a list of texts")
+            raise InputError(f"its category path {str(path)[:80]!r} is not a list of texts")
     return one_line(title), tuple(tuple(map(one_line, path)) for path in paths)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 
 def pair_metrics(labels: Float[np.ndarray, " pairs"], log_odds: Float[np.ndarray, " pairs"]) -> dict:
-    """"auc" (None where all pairs are of one kind), "nll" (nats per pair) and "n" of pairs with label 1 (they share a
+    """ "auc" (None where all pairs are of one kind), "nll" (nats per pair) and "n" of pairs with label 1 (they share a
     bundle) or 0, by their log-odds."""
     from sklearn.metrics import log_loss, roc_auc_score
 

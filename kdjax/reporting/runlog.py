@@ -15,7 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from kdjax.reporting.files import json_line, open_to_append
 
-FILE_WIDTH = 160  # columns for tables where the output is a file or a pipe, which has no width of its own
+FILE_WIDTH = 100  # columns for tables where the output is a file or a pipe, which has no width of its own
 
 
 def plain_console(stderr: bool = False) -> Console:

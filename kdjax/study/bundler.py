@@ -1,8 +1,8 @@
 """Bundles for new sessions, from Python: a trained adapter with its base, its prompt and its answers' probabilities.
 
-    bundler = Bundler.load("runs/sft_rules-…/adapter")
-    bundler.bundles([{"title": "Espresso machine"}, {"title": "Garden hose"}, {"title": "Burr grinder"}])
-    # [Bundle(products=(0, 2), probability=0.83)]
+bundler = Bundler.load("runs/sft_rules-…/adapter")
+bundler.bundles([{"title": "Espresso machine"}, {"title": "Garden hose"}, {"title": "Burr grinder"}])
+# [Bundle(products=(0, 2), probability=0.83)]
 """
 
 import warnings
@@ -162,7 +162,7 @@ class Bundler:
         for number, products in enumerate(sessions):
             try:
                 read.append(session_of_products(products, id=str(number)))
-            except ValueError as error:
+            except InputError as error:
                 raise InputError(f"sessions[{number}]: {error}") from error
         if lacking := self.without_categories(read):
             total = sum(map(len, read))
@@ -231,7 +231,7 @@ class Bundler:
         alike = len(set(known.values())) == 1 and not any(shown.count for shown in self.teller.shown.values())
         if not wanted and (len(known) == 1 or alike):
             return next(iter(known))
-        if wanted not in known:
+        if wanted is None or wanted not in known:
             raise InputError(f"domain={wanted!r}: {self.adapter} was trained on {', '.join(known)}; name one of them")
         return wanted
 

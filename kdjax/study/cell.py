@@ -286,9 +286,10 @@ class Cell:
             believed.append([row["no_bundle"] for row in rows])
         known = sum(len(split) for name in without for split in self.domains[name].splits.values())
         count = sum(map(len, without.values()))
+        nothing, something = believed
         auc = pair_metrics(np.repeat([1.0, 0.0], [*map(len, believed)]), np.concatenate(believed))["auc"]
-        about = {"without": len(believed[0]), "with": len(believed[1]), "auc": auc}
-        return fit_no_bundle(*believed, share=count / (count + known)), {"no_bundle": about}
+        about = {"without": len(nothing), "with": len(something), "auc": auc}
+        return fit_no_bundle(nothing, something, count / (count + known)), {"no_bundle": about}
 
     def _untrained_rows(
         self, student: Student, answer: Written | Judged, untrained: dict, asked: Questions, label: str

@@ -1,5 +1,6 @@
 """Bundles for new sessions from a trained adapter: lines of sessions in, lines of bundles out."""
 
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -114,7 +115,9 @@ def _rows(bundler: Bundler, chunk: list[NewSession], config: ConfigDict) -> Iter
     too_long = bundler.too_long(questions)
     if too_long and wanted.strict:
         place, tokens = next(iter(too_long.items()))
-        raise InputError(f"{wanted.sessions_file}: session {sessions[place].id!r} has {tokens} tokens, which is too long")
+        raise InputError(
+            f"{wanted.sessions_file}: session {sessions[place].id!r} has {tokens} tokens, which is too long"
+        )
     fitting = [place for place in range(len(sessions)) if place not in too_long]
     answers = dict(zip(fitting, bundler.answer(questions.some(fitting), wanted.min_probability), strict=True))
     place = 0
@@ -152,8 +155,7 @@ def _row(session: Session, answer: Answer, pairs: bool) -> dict:
 
 def _open_lines(name: str) -> TextIO:
     if name == STANDARD:
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
-        return sys.stdin
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="replace")
     try:
         return Path(name).open(encoding="utf-8-sig", errors="replace")
     except (OSError, ValueError) as error:

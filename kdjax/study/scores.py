@@ -113,7 +113,8 @@ def _is_row(row: Mapping, domain: str, session: Session) -> bool:
     pairs = row.get("pair_log_odds", [])
     if not isinstance(pairs, list) or len(pairs) not in (0, len(session) * (len(session) - 1) // 2):
         return False
-    return row == prediction_row(domain, session, row["text"], *(row[name] for name in rest), pairs)
+    tokens, rescued = (row["prompt_tokens"], row["completion_tokens"]), row["rescued"]
+    return row == prediction_row(domain, session, row["text"], *tokens, rescued, pairs)
 
 
 def scores(rows: Sequence[Mapping]) -> dict:
