@@ -19,6 +19,17 @@ def pair_metrics(labels: Float[np.ndarray, " pairs"], log_odds: Float[np.ndarray
     }
 
 
+def reliability(
+    labels: Float[np.ndarray, " pairs"], log_odds: Float[np.ndarray, " pairs"], bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """(mean probability, share that does share a bundle, number of pairs) of groups of pairs of about equal size,
+    ascending by probability. Where probabilities are calibrated the first two are equal, but for chance."""
+    order = np.argsort(log_odds, kind="stable")
+    probabilities = 1 / (1 + np.exp(-log_odds))
+    groups = [group for group in np.array_split(order, bins) if len(group)]
+    return [(float(probabilities[group].mean()), float(labels[group].mean()), len(group)) for group in groups]
+
+
 def share_a_bundle(bundles: Sequence[Sequence[int]], n: int) -> Float[np.ndarray, " pairs"]:
     """1 for each pair (0, 1), (0, 2), …, (1, 2), … of n products that shares a bundle (of 0-based positions), else 0."""
     together = {pair for bundle in bundles for pair in combinations(sorted(bundle), 2)}

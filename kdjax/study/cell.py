@@ -33,7 +33,7 @@ from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.finished import finish, notes, show, shown_if_finished
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import Chosen, Difficulty, choose
-from kdjax.study.scores import FROZEN, prediction_rows, read_predictions, results, scores
+from kdjax.study.scores import FROZEN, baseline_rows, prediction_rows, read_predictions, results, scores
 from kdjax.study.settings import check, devices, train_settings
 from kdjax.study.telling import Questions, Teller, ask, contexts, fingerprint, head_fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
@@ -152,9 +152,11 @@ class Cell:
                 form = asking.answer_form(config) | {"no_bundle": asdict(no_bundle)}
                 about = record(self.folder)
                 export_adapter(self.folder / "adapter", student, head, teller, form, about, self.parallel)
-        metrics = results(self.domains, config.eval.max_sessions, predicted) | about_no_bundle
+        baselines = baseline_rows(self.domains, config.eval.max_sessions)
+        metrics = results(self.domains, config.eval.max_sessions, predicted, baselines) | about_no_bundle
         metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
-        finish(config, self.folder, self.domains, metrics, counts.history, after, notes(config, cards))
+        said = notes(config, cards)
+        finish(config, self.folder, self.domains, metrics, counts.history, after, baselines, said)
 
     def _initial(self, student: Student, examples: Sequence[Example], keep: bool = True) -> dict:
         """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to

@@ -136,13 +136,36 @@ class Tally:
         return Tally(np.concatenate(counts), self.errors + other.errors, np.concatenate(pairs))
 
 
-def results(domains: Mapping[str, Domain], limit: int, predicted: Mapping[str, Sequence[Mapping]]) -> dict:
+def baseline_rows(domains: Mapping[str, Domain], limit: int) -> dict[str, list[dict]]:
+    """Baseline → {"domain", "session_id", "predicted"} per test session that is asked about; products by 1-based position."""
+    found: dict[str, list[dict]] = {}
+    for domain in domains.values():
+        train, validation, test = (domain.splits[part] for part in ("train", "validation", "test"))
+        for name, answers in run_baselines(train, validation, test).items():
+            asked = zip(spread(test, limit), spread(answers, limit), strict=True)
+            found.setdefault(name, []).extend(
+                {
+                    "domain": domain.name,
+                    "session_id": session.id,
+                    "predicted": [[item + 1 for item in bundle] for bundle in bundles],
+                }
+                for session, bundles in asked
+            )
+    return found
+
+
+def results(
+    domains: Mapping[str, Domain],
+    limit: int,
+    predicted: Mapping[str, Sequence[Mapping]],
+    baselines: Mapping[str, Sequence[Mapping]],
+) -> dict:
     """{"test": R, "domains": {name: R}} of metrics.json; `test` pools the domains' sessions. `limit` is eval.max_sessions.
 
-    `predicted`: system → prediction rows; "after" is the student, "before" the untrained one, FROZEN stands among the baselines.
-    R also says whether the data is synthetic, in whole or in part.
+    `predicted`: system → prediction rows; "after" is the student, "before" the untrained one, FROZEN counts as a baseline.
+    `baselines`: what `baseline_rows` returns. R also says whether the data is synthetic, in whole or in part.
     """
-    tallies = {name: _tallies(domain, limit, predicted) for name, domain in domains.items()}
+    tallies = {name: _tallies(domain, limit, {**predicted, **baselines}) for name, domain in domains.items()}
     first, *others = tallies.values()
     pooled = {system: sum((other[system] for other in others), start=tally) for system, tally in first.items()}
     synthetic = {name: domain.synthetic for name, domain in domains.items()}
@@ -153,14 +176,12 @@ def results(domains: Mapping[str, Domain], limit: int, predicted: Mapping[str, S
 
 
 def _tallies(domain: Domain, limit: int, predicted: Mapping[str, Sequence[Mapping]]) -> dict[str, Tally]:
-    """System → its tally on one domain's test sessions: those of `predicted`, then the baselines."""
-    train, validation, test = (domain.splits[part] for part in ("train", "validation", "test"))
-    asked = spread(test, limit)
+    """System → its tally on one domain's test sessions."""
+    asked = spread(domain.splits["test"], limit)
     systems = {}
     for name, rows in predicted.items():
         named = {row["session_id"]: row["predicted"] for row in rows if row["domain"] == domain.name}
         systems[name] = [[tuple(item - 1 for item in bundle) for bundle in named[session.id]] for session in asked]
-    systems |= {name: spread(found, limit) for name, found in run_baselines(train, validation, test).items()}
     truth = [session.bundles for session in asked]
     tallies = {}
     for name, found in systems.items():
