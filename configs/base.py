@@ -111,9 +111,13 @@ def base(name: str) -> ConfigDict:
             buckets=3,  # prompt lengths to compile for
         ),
         generate=create(  # for job="generate"
-            sessions_file="",  # sessions.jsonl with rows {"id": …, "items": […]}
-            items_file="",  # items.jsonl with rows {"id": …, "title": …}
-            domain="",  # whose knowledge stands in the prompt, where the adapter was trained on several domains
+            sessions_file="",  # JSON lines {"id": …, "items": […]} or {"id": …, "products": [{"title": …}, …]}; "-": standard input
+            items_file="",  # JSON lines {"id": …, "title": …, "categories": …}, where sessions name items
+            out="",  # the file to write; "": bundles.jsonl in the workdir; "-": standard output
+            domain="",  # whose knowledge the prompt has, where the adapter was trained on several domains
+            min_probability=0.0,  # of a bundle that is named; one less probable than no bundle at all is never named
+            pairs=False,  # also write the probability of each pair of products
+            strict=False,  # True: a line that is not in its form is an error; otherwise it is reported and the rest is answered
         ),
     )
 

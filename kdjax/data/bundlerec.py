@@ -11,7 +11,9 @@
     user_session.csv     user ID,session ID       if it is there: leak checks count shared users
 
 Every product of a session that has a bundle needs a title and a category row. The titles published with the data cover the
-products of bundles alone, which gives the others away; the complete files are those of llm4sr/PO4ISR.
+products of bundles alone, which gives the others away; the complete files are those of llm4sr/PO4ISR. Even those name few of
+the products of sessions without a bundle: such a session is kept, to calibrate by, with its products that have a title, if
+there are two or more.
 """
 
 from collections import Counter
@@ -66,7 +68,14 @@ def load_bundlerec(root: str, name: str) -> Domain:
         sessions.append(session)
         left_out.update(dropped)
     splits = official_split(sessions)
-    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out, users=_users(folder, items_of))
+    without = tuple(
+        Session(id, named, tuple(titles[item] for item in named), tuple(categories[item] for item in named))
+        for id, products in items_of.items()
+        if id not in bundles_of
+        and len(named := tuple(item for item in products if item in titles and item in categories)) > 1
+    )
+    users = _users(folder, items_of)
+    return Domain(name, "bundlerec", splits, fingerprint(splits), left_out, users=users, without_bundles=without)
 
 
 def _bundles_by_session(folder: Path, items_of: dict[str, dict[str, int]]) -> dict[str, dict[str, list[str]]]:

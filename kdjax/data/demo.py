@@ -10,13 +10,15 @@ shopping intents with the categories that serve them. A session is drawn like th
   same category or intent as a product of the session: as in real data, no rule gets everything right;
 * all products shuffled.
 
+Beside the splits, 40 sessions have no bundle: two to six products of categories that have nothing to do with each other.
+
 An intent comes up in several training sessions, each time with other products. Alternatives often share a word and complements
 rarely do, so title similarity finds some bundles; what goes with what has to be known or learned.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from random import Random
 
@@ -27,6 +29,7 @@ from kdjax.errors import InputError
 SEED = 7  # the first with which every intent occurs at least four times in training
 SIZES = {"train": 160, "validation": 40, "test": 40}
 MIN_ITEMS, MAX_ITEMS = 3, 8
+WITHOUT_BUNDLES = 40
 _COMPARISONS = ("choosing between {}", "comparing {} options", "picking the right {}")
 
 
@@ -75,7 +78,16 @@ def load_demo(root: str, name: str) -> Domain:
             sessions.setdefault(frozenset(session.items), session)
     drawn = iter(sessions.values())
     splits = {part: [next(drawn) for _ in range(size)] for part, size in SIZES.items()}
-    return Domain(name, "demo", splits, fingerprint(splits), synthetic=True, license="apache-2.0")
+    without = tuple(_draw_unrelated(rng, shop, id=f"n{number:03d}") for number in range(1, WITHOUT_BUNDLES + 1))
+    return Domain(
+        name,
+        "demo",
+        splits,
+        fingerprint(splits),
+        synthetic=True,
+        license="apache-2.0",
+        without_bundles=without,
+    )
 
 
 def _open_shop(rng: Random) -> _Shop:
@@ -110,14 +122,20 @@ def _draw_session(rng: Random, shop: _Shop, id: str) -> Session:
     rng.shuffle(products)
     place = {product: position for position, product in enumerate(products)}
     placed = sorted((tuple(sorted(place[product] for product in bundle.products)), bundle.intent) for bundle in bundles)
-    return Session(
-        id=id,
-        items=tuple(product.id for product in products),
-        titles=tuple(product.title for product in products),
-        categories=tuple((product.path,) for product in products),
-        bundles=tuple(positions for positions, _ in placed),
-        intents=tuple(intent for _, intent in placed),
-    )
+    found, intents = tuple(positions for positions, _ in placed), tuple(intent for _, intent in placed)
+    return replace(_session(id, products), bundles=found, intents=intents)
+
+
+def _draw_unrelated(rng: Random, shop: _Shop, id: str) -> Session:
+    products: list[_Product] = []
+    for _ in range(rng.randint(2, 6)):
+        products.append(rng.choice(shop.products[rng.choice(shop.unrelated(products))]))
+    return _session(id, products)
+
+
+def _session(id: str, products: list[_Product]) -> Session:
+    items, titles = tuple(product.id for product in products), tuple(product.title for product in products)
+    return Session(id, items, titles, categories=tuple((product.path,) for product in products))
 
 
 def _draw_bundle(rng: Random, shop: _Shop, earlier: list[_Bundle]) -> _Bundle:

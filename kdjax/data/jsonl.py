@@ -12,7 +12,9 @@
 
 `bundles` are lists of item ids of the session, `intents` stand beside them ("" where none is known) and may be left out.
 `split` ("train", "validation" or "test") is given for all sessions or for none; without it sessions are split 70 / 10 / 20 %
-by the order of sha256(id). A session without bundles is left out and counted. Bundles are de-duplicated like the public ones.
+by the order of sha256(id). Bundles are de-duplicated like the public ones. A session without the field `bundles` is left out
+and counted. One with `"bundles": []` was annotated and has none: no split has it, and the probability that a session has no
+bundle is calibrated with it.
 """
 
 from collections import Counter
@@ -43,7 +45,7 @@ def load_jsonl(root: str, name: str) -> Domain:
         raise missing.fault("split", "is missing, but other sessions have it; give it for all sessions or for none")
 
     left_out: Counter[str] = Counter({"sessions without a bundle": 0})
-    sessions, parts = [], []
+    sessions, parts, without = [], [], []
     for row, part in zip(rows, given):
         session, dropped = deduplicate(_session(row, products))
         left_out.update(dropped)
@@ -52,24 +54,15 @@ def load_jsonl(root: str, name: str) -> Domain:
             parts.append(part)
         else:
             left_out["sessions without a bundle"] += 1
+            if row.values.get("bundles") == []:
+                without.append(session)
     if not sessions:
         raise InputError(f"{path}: no session has a bundle; give 'bundles', the lists of item ids that belong together")
     if any(given):
         splits = {split: [session for session, part in zip(sessions, parts) if part == split] for split in SPLITS}
     else:
         splits = hashed_split(sessions)
-    return Domain(name, "jsonl", splits, fingerprint(splits), left_out)
-
-
-def load_new_sessions(path: str | Path, items_path: str | Path) -> list[Session]:
-    """Sessions to generate bundles for, in the order of the file.
-
-    Args:
-        path: lines of `{"id": ..., "items": [...]}`, the form of `sessions.jsonl` without need of bundles.
-        items_path: the products, in the form of `items.jsonl`.
-    """
-    products = _read_products(Path(items_path))
-    return [_session(row, products) for row in _session_rows(Path(path))]
+    return Domain(name, "jsonl", splits, fingerprint(splits), left_out, without_bundles=tuple(without))
 
 
 def _read_products(path: Path) -> _Products:

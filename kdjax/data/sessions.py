@@ -32,7 +32,8 @@ class Domain:
     `left_out` counts what was read but not kept, by reason. `digest` is the sha256 of all that was kept: two domains with
     the same digest are the same data. `synthetic` is True for generated data and must be said wherever it shows. `users`: session
     id → shopper, where the data tells; no model sees it. `license`: what the data may be used under, by the Hugging Face hub's
-    name for it ("apache-2.0"); "" where its publishers state none.
+    name for it ("apache-2.0"); "" where its publishers state none. `without_bundles` are sessions in which annotators found no
+    bundle: no split has them, and they serve to calibrate the probability of that alone.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Domain:
     synthetic: bool = False
     users: Mapping[str, str] = field(default_factory=dict)
     license: str = ""
+    without_bundles: tuple[Session, ...] = ()
 
     @property
     def annotated(self) -> bool:

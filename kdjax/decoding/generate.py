@@ -20,12 +20,16 @@ from kdjax.training.parallel import Parallel
 @dataclass(frozen=True)
 class Completion:
     """A student's answer: its text without special tokens, its tokens (the end-of-turn token included), whether it ended by itself, and
-    whether the automaton had to forbid what the student would have written."""
+    whether the automaton had to forbid what the student would have written.
+
+    A student that judges pairs has no tokens, but the log-odds of the pairs (0, 1), (0, 2), …, (1, 2), … of products.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finished: bool
     rescued: bool = False
+    pair_log_odds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

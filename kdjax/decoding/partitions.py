@@ -1,4 +1,4 @@
-"""From pairs to bundles: which groupings of a session's products are likely, and the answer with the best F1 to be expected of it."""
+"""From pairs to bundles: which groupings of a session's products are likely, and the answer of the best expected F1."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,9 @@ from jaxtyping import Float
 
 from kdjax.evaluation import matched_overlap
 
-Grouping = tuple[tuple[int, ...], ...]  # of one session: 0-based positions, ascending; two or more products each
+Bundle = tuple[int, ...]  # 0-based positions in the session, ascending
+Grouping = tuple[Bundle, ...]  # of one session's products; bundles of two or more, () where no two belong together
+NO_BUNDLE: Grouping = ()
 WIDTH = 64  # groupings that are followed: ten products have 115,975, nearly all of them next to impossible
 
 
@@ -17,7 +19,7 @@ def likely_bundles(log_odds: Float[np.ndarray, "products products"], width: int 
     A grouping's log-probability is, up to a constant, the sum of the log-odds of all pairs that it puts together: each pair
     is judged by itself, and of all outcomes only groupings remain. Products are placed one after the other, and after each
     the `width` likeliest groupings are followed. Up to five products these are all; of ten products the 64 hold a third of
-    the probability where little is sure, and to follow 4,096 changes no score.
+    the probability where little is sure, and to follow 4,096 changes no score. NO_BUNDLE is always among them.
     """
     followed: dict[tuple[int, ...], float] = {(0,): 0.0}  # the bundle of each product so far → its score
     for product in range(1, len(log_odds)):
@@ -28,6 +30,7 @@ def likely_bundles(log_odds: Float[np.ndarray, "products products"], width: int 
             reached |= {(*places, place): score + gain for place, gain in enumerate(gains)}
         likeliest = sorted(reached, key=reached.__getitem__, reverse=True)[:width]
         followed = {places: reached[places] for places in likeliest}
+    followed.setdefault(tuple(range(len(log_odds))), 0.0)
     top = max(followed.values())
     weights = {places: np.exp(score - top) for places, score in followed.items()}
     total = sum(weights.values())
@@ -41,17 +44,44 @@ def _bundles(places: Sequence[int]) -> Grouping:
     return tuple(tuple(bundle) for bundle in members.values() if len(bundle) > 1)
 
 
-def best_answer(beliefs: Mapping[Grouping, float]) -> Grouping:
-    """The answer whose strict F1 in this session is highest in expectation over what is believed (minimum Bayes risk, Kumar & Byrne 2004).
+def bundle_probabilities(beliefs: Mapping[Grouping, float]) -> dict[Bundle, float]:
+    """How probable each bundle is: the sum over all groupings that contain exactly it."""
+    found: dict[Bundle, float] = {}
+    for grouping, share in beliefs.items():
+        for bundle in grouping:
+            found[bundle] = found.get(bundle, 0.0) + share
+    return found
 
-    It is one of the groupings believed, and not empty if there is one that is not. Of equals the likelier is chosen, then
+
+def best_answer(beliefs: Mapping[Grouping, float]) -> Grouping:
+    """The answer of the highest expected strict F1 in this session (minimum Bayes risk, Kumar & Byrne 2004).
+
+    It is one of the groupings believed, and not NO_BUNDLE if there is another. Of equals the likelier is chosen, then
     the first in order.
     """
+    return _best(beliefs, sorted(filter(None, beliefs)))
+
+
+def sure_answer(beliefs: Mapping[Grouping, float], min_probability: float = 0.0) -> Grouping:
+    """As `best_answer`, but NO_BUNDLE is an answer like others, with F1 1 where nothing belongs together.
+
+    Only groupings whose every bundle is at least as probable as `min_probability`, and as there being no bundle at all,
+    are considered: among unlikely groupings, the whole session often has the best expected F1.
+    """
+    least = max(min_probability, beliefs.get(NO_BUNDLE, 0.0))
+    probable = {bundle for bundle, share in bundle_probabilities(beliefs).items() if share >= least}
+    return _best(beliefs, sorted(grouping for grouping in {NO_BUNDLE, *beliefs} if probable.issuperset(grouping)))
+
+
+def _best(beliefs: Mapping[Grouping, float], answers: Sequence[Grouping]) -> Grouping:
     truths = [(list(map(frozenset, bundles)), share) for bundles, share in beliefs.items()]
 
     def expected(answer: Grouping) -> tuple[float, float]:
+        believed = beliefs.get(answer, 0.0)
+        if not answer:
+            return round(believed, 9), believed
         named = list(map(frozenset, answer))
         f1 = sum(share * 2 * matched_overlap(named, true) / (len(named) + len(true)) for true, share in truths)
-        return round(f1, 9), beliefs[answer]
+        return round(f1, 9), believed
 
-    return max(sorted(filter(None, beliefs)), key=expected, default=())
+    return max(answers, key=expected, default=NO_BUNDLE)

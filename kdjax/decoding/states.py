@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from kdjax.decoding.steady import SteadyRows
 from kdjax.prompting import Example
 from kdjax.student import Student
 from kdjax.training import MicroBatch, Parallel, ProductRows, lay_out, plan_groups, product_states
@@ -16,11 +17,19 @@ class StateReader:
     """Reads each product's states behind the student's first `layers` layers, one per field. Compiled programs are
     kept, so one serves all epochs.
 
-    `micro_batch_tokens`: about as many are read at a time on each device of this process.
+    `micro_batch_tokens`: about as many are read at a time on each device of this process. `steady` lays prompts out
+    instead, where sessions come one by one.
     """
 
-    def __init__(self, student: Student, layers: int, micro_batch_tokens: int, parallel: Parallel | None = None):
-        self.layers = layers
+    def __init__(
+        self,
+        student: Student,
+        layers: int,
+        micro_batch_tokens: int,
+        parallel: Parallel | None = None,
+        steady: SteadyRows | None = None,
+    ):
+        self.layers, self._steady = layers, steady
         self._student, self._tokens, self._parallel = student, micro_batch_tokens, parallel or Parallel()
         graph = student.graph
 
@@ -34,7 +43,10 @@ class StateReader:
     ) -> list[Float[np.ndarray, "products fields hidden"]]:
         """The states of each prompt's products, by the student's base with `adapter`; `on_batch` hears how many prompts were read more."""
         found: list[np.ndarray] = [np.zeros(0)] * len(prompts)
-        groups = plan_groups(prompts, self._tokens, self._parallel.long_rows, ProductRows)
+        if self._steady:
+            groups = self._steady.groups(prompts)
+        else:
+            groups = plan_groups(prompts, self._tokens, self._parallel.long_rows, ProductRows)
         for batch in lay_out(prompts, groups, self._parallel.shares, self._student.tokenizer.eos_id):
             states = np.asarray(self._read(adapter, self._student.base, batch.prefix, batch.rows))
             for member in batch.members:

@@ -2,6 +2,7 @@
 
 from kdjax.evaluation.baselines import TRAINED, run_baselines
 from kdjax.evaluation.metrics import STATISTICS, from_counts, matched_overlap, score, session_counts
+from kdjax.evaluation.pairs import pair_metrics, reliability, share_a_bundle
 from kdjax.evaluation.statistics import Difference, bootstrap_interval, holm, paired_bootstrap
 from kdjax.evaluation.verdicts import KINDS, Verdict, errors_by_kind
 
@@ -16,8 +17,11 @@ __all__ = [
     "from_counts",
     "holm",
     "matched_overlap",
+    "pair_metrics",
     "paired_bootstrap",
+    "reliability",
     "run_baselines",
     "score",
     "session_counts",
+    "share_a_bundle",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kdjax.data.sessions import Session, leaf_category
+from kdjax.evaluation.pairs import share_a_bundle
 from kdjax.evaluation.titles import distinct_titles, title_similarity
 
 
@@ -30,7 +31,8 @@ class PairClassifier:
             TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5)).fit(titles),
         ]
         examples = [session for session in train if len(session) > 1]
-        labels = np.concatenate([_together(session) for session in examples]) if examples else np.zeros(0)
+        together = [share_a_bundle(session.bundles, len(session)) for session in examples]
+        labels = np.concatenate(together) if together else np.zeros(0)
         self._constant = float(labels.mean()) if len(labels) else 0.0
         self._trees = None
         if 0.0 < self._constant < 1.0:
@@ -53,11 +55,6 @@ class PairClassifier:
         columns.extend(np.array([_categories(session, i, j) for i, j in combinations(range(len(session)), 2)]).T)
         columns.append(np.full(len(first), len(session)))
         return np.stack(columns, axis=1)
-
-
-def _together(session: Session) -> Float[np.ndarray, " pairs"]:
-    shared = {pair for bundle in session.bundles for pair in combinations(bundle, 2)}
-    return np.array([float(pair in shared) for pair in combinations(range(len(session)), 2)])
 
 
 def _ranks(similarity, first, second) -> list[Float[np.ndarray, " pairs"]]:

@@ -3,6 +3,7 @@
 from kdjax.reporting.card import write_model_card
 from kdjax.reporting.files import (
     is_leftover,
+    json_line,
     numbered_jsonl,
     open_to_append,
     read_json,
@@ -13,18 +14,21 @@ from kdjax.reporting.files import (
 )
 from kdjax.reporting.progress import Progress, duration
 from kdjax.reporting.report import write_report
-from kdjax.reporting.runlog import RunLog
+from kdjax.reporting.runlog import ConsoleLog, RunLog, plain_console
 from kdjax.reporting.study import write_study
 from kdjax.reporting.tables import headline, results_markdown, results_table
 
 __all__ = [
+    "ConsoleLog",
     "Progress",
     "RunLog",
     "duration",
     "headline",
     "is_leftover",
+    "json_line",
     "numbered_jsonl",
     "open_to_append",
+    "plain_console",
     "read_json",
     "read_jsonl",
     "results_markdown",

@@ -40,12 +40,14 @@ class SessionView:
     products: tuple[Product, ...]
     true: tuple[NamedBundle, ...]
     predicted: tuple[NamedBundle, ...]
+    baseline: tuple[NamedBundle, ...]
+    differs: bool  # from the baseline
     text: str
     tokens: tuple[int, int]  # prompt, completion
 
 
 def session_view(row: Mapping[str, Any]) -> SessionView:
-    """Judge a row of `predictions.jsonl` that also has `titles`, parallel to `items`.
+    """Judge a row of `predictions.jsonl` that also has `titles`, parallel to `items`, and perhaps what a `baseline` predicts.
 
     A session is right if its distinct predicted sets are its true bundles, partly right if some predicted set has two
     products that share a true bundle, else wrong.
@@ -54,7 +56,8 @@ def session_view(row: Mapping[str, Any]) -> SessionView:
     true_sets, predicted_sets = [set(numbers) for numbers in truth], [set(numbers) for numbers in predicted]
     right = set(map(frozenset, true_sets)) == set(map(frozenset, predicted_sets))
     partly = any(len(named & true) >= 2 for named in predicted_sets for true in true_sets)
-    verdicts = {verdict.predicted: verdict for verdict in errors_by_kind(predicted, truth, len(row["items"]))}
+    baseline = row.get("baseline", predicted)
+    probable = row.get("probabilities", ())
     products = tuple(
         Product(number, title, _letters(number, truth, ascii_uppercase), _letters(number, predicted, ascii_lowercase))
         for number, title in enumerate(row["titles"], start=1)
@@ -66,14 +69,9 @@ def session_view(row: Mapping[str, Any]) -> SessionView:
         valid=row["valid"],
         products=products,
         true=_named(truth, ascii_uppercase, ["found" if true in predicted_sets else "not found" for true in true_sets]),
-        predicted=_named(
-            predicted,
-            ascii_lowercase,
-            [
-                "named before" if named in predicted_sets[:i] else _remark(verdicts[tuple(sorted(named))], true_sets)
-                for i, named in enumerate(predicted_sets)
-            ],
-        ),
+        predicted=_named(predicted, ascii_lowercase, _remarks(predicted, truth, len(row["items"]), probable)),
+        baseline=_named(baseline, ascii_lowercase, _remarks(baseline, truth, len(row["items"]))),
+        differs=set(map(frozenset, predicted)) != set(map(frozenset, baseline)),
         text=row["text"],
         tokens=(row["prompt_tokens"], row["completion_tokens"]),
     )
@@ -92,6 +90,21 @@ def _letters(number: int, bundles: Sequence[Sequence[int]], alphabet: str) -> tu
 def _named(bundles: Sequence[Sequence[int]], alphabet: str, remarks: Sequence[str]) -> tuple[NamedBundle, ...]:
     named = enumerate(zip(bundles, remarks, strict=True))
     return tuple(NamedBundle(_letter(index, alphabet), tuple(numbers), remark) for index, (numbers, remark) in named)
+
+
+def _remarks(
+    predicted: Sequence[Sequence[int]], truth: Sequence[Sequence[int]], n: int, probable: Sequence[float] = ()
+) -> list[str]:
+    """What is to be said of each predicted bundle; first its probability, where it is known."""
+    verdicts = {verdict.predicted: verdict for verdict in errors_by_kind(predicted, truth, n)}
+    sets, true_sets = [set(numbers) for numbers in predicted], [set(numbers) for numbers in truth]
+    remarks = [
+        "named before" if named in sets[:i] else _remark(verdicts[tuple(sorted(named))], true_sets)
+        for i, named in enumerate(sets)
+    ]
+    if not probable:
+        return remarks
+    return [f"{share:.0%} · {remark}" for share, remark in zip(probable, remarks, strict=True)]
 
 
 def _remark(verdict: Verdict, truth: Sequence[set[int]]) -> str:

@@ -72,6 +72,29 @@ def forest(rows: Sequence[Row], title: str, name: str) -> Plot | None:
         return Plot(title, f"Strict F1: {alt}", _svg(figure, name))
 
 
+def calibration(groups: Sequence[tuple[float, float, int]], title: str, name: str) -> Plot:
+    """Of groups of pairs, (mean probability, share that is true, number of pairs): the nearer to the diagonal the better.
+
+    Lines are 95 % intervals of the share (Wilson 1927).
+    """
+    z = 1.96
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        axes: Axes = figure.subplots()
+        axes.plot((0, 1), (0, 1), color=MUTED, linestyle=":", linewidth=1)
+        for probability, share, n in groups:
+            center, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+            low, high = ((center + side * half) / (1 + z * z / n) for side in (-1, 1))
+            axes.plot((probability, probability), (low, high), color=STUDENT, linewidth=1.5, alpha=0.6)
+        means, shares, _ = zip(*groups, strict=True)
+        axes.plot(means, shares, "o-", color=STUDENT, markersize=5)
+        axes.set(
+            xlim=(0, 1), ylim=(0, 1), xlabel="probability that two products share a bundle", ylabel="share that do"
+        )
+        said = "; ".join(f"{share:.2f} at {probability:.2f} ({n} pairs)" for probability, share, n in groups)
+        return Plot(title, f"{title}: {said}", _svg(figure, name))
+
+
 def curves(history: Sequence[Mapping[str, Any]]) -> list[Plot]:
     """Training loss and learning rate per step and validation strict F1 per epoch, each where `history` has it.
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from rich.live import Live
 from rich.text import Text
 
-from kdjax.reporting.runlog import RunLog
+from kdjax.reporting.runlog import ConsoleLog
 
 REDRAW = 0.1  # seconds between two drawings of the live line
 
@@ -24,14 +24,14 @@ class Progress:
 
     The first update and the last one are always reported. The first step holds the compilation, so the remaining time is
     estimated from the steps after it. A terminal shows one live line at a time: `close` before another loop reports its
-    own; the next update opens this one again.
+    own; the next update opens this one again. A total of 0 is not known.
     """
 
     def __init__(
         self,
         total: int,
         what: str,
-        log: RunLog,
+        log: ConsoleLog,
         *,
         every: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +75,8 @@ class Progress:
         self.close()
 
     def _line(self, now: float, fields: dict[str, Any]) -> str:
-        parts = [f"{self.what} {self.done}/{self.total}", f"{duration(now - self._started)} elapsed"]
+        count = f"{self.done}/{self.total}" if self.total else str(self.done)
+        parts = [f"{self.what} {count}", f"{duration(now - self._started)} elapsed"]
         if self._warm and self._warm[0] < self.done < self.total:
             steps, since = self._warm
             seconds = (now - since) / (self.done - steps) * (self.total - self.done)

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 
-from kdjax.evaluation import KINDS
+from kdjax.evaluation import KINDS, reliability, share_a_bundle
 from kdjax.reporting.browser import VERDICTS, SessionView, session_view
 from kdjax.reporting.files import plain, write_text
 from kdjax.reporting.progress import duration
@@ -25,6 +26,7 @@ def write_report(
     predictions: Sequence[Mapping[str, Any]],
     cards: Mapping[str, Sequence[Mapping[str, Any]]],
     notes: Sequence[str],
+    baseline: str = "",
 ) -> None:
     """Write `report.html` atomically. The same arguments give the same bytes.
 
@@ -35,16 +37,18 @@ def write_report(
             be absent; other entries, such as hashes, are listed as they are.
         metrics: what `metrics.json` holds.
         history: training rows {"step", "loss", "learning_rate"} and validation rows {"epoch", "validation": {"strict"}}.
-        predictions: rows of `predictions.jsonl` with `titles`, parallel to `items`.
+        predictions: rows of `predictions.jsonl` with `titles`, parallel to `items`, and `baseline`, what the baseline of
+            that name predicts.
         cards: rows of the knowledge files by "domain/format".
         notes: what a reader must know, a sentence each; shown near the top.
     """
-    from kdjax.reporting.plots import curves, forest
+    from kdjax.reporting.plots import calibration, curves, forest
 
     config, metrics, history = plain(config), plain(metrics), plain(history)
     tables = results(metrics)
     forests = [forest(table.rows, table.title, f"forest{index}") for index, table in enumerate(tables)]
     views = [session_view(row) for row in predictions]
+    groups = _reliability(predictions)
     data = config.get("data", {})
     text = page("report.html").render(
         title=config.get("name", "run"),
@@ -59,16 +63,31 @@ def write_report(
         columns=COLUMNS,
         kinds=KINDS,
         results=list(zip(tables, forests, strict=True)),
+        judged=metrics["test"].get("pairs"),
+        calibration=calibration(groups, "Calibration of pair probabilities", "calibration") if groups else None,
         curves=curves(history),
         throughput=_throughput(metrics.get("train", {})),
         stages={stage: duration(seconds) for stage, seconds in metrics.get("time", {}).items()},
         cards=cards,
         sessions=views[:MOST_ROWS],
         n_sessions=len(views),
-        counts=_counts(views[:MOST_ROWS]),
+        counts=_counts(views[:MOST_ROWS], baseline),
+        baseline=baseline,
         most=MOST_ROWS,
     )
     write_text(path, text)
+
+
+def _reliability(predictions: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, int]]:
+    """Groups of the pairs that the student judged; none where it judged none."""
+    judged = [row for row in predictions if row.get("pair_log_odds")]
+    if not judged:
+        return []
+    truth = [
+        share_a_bundle([[number - 1 for number in bundle] for bundle in row["truth"]], len(row["items"]))
+        for row in judged
+    ]
+    return reliability(np.concatenate(truth), np.concatenate([row["pair_log_odds"] for row in judged]))
 
 
 def page(name: str) -> Template:
@@ -138,11 +157,12 @@ def _throughput(train: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _counts(views: Sequence[SessionView]) -> dict[str, int]:
+def _counts(views: Sequence[SessionView], baseline: str) -> dict[str, int]:
     """Sessions per filter of the error browser."""
     verdicts = Counter(view.verdict for view in views)
     return {
         "all": len(views),
         **{name: verdicts[name] for name in VERDICTS},
         "invalid": sum(not view.valid for view in views),
+        **({f"differs from {baseline}": sum(view.differs for view in views)} if baseline else {}),
     }

@@ -15,25 +15,36 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from kdjax.reporting.files import json_line, open_to_append
 
-FILE_WIDTH = 160  # columns for tables where the output is a file or a pipe, which has no width of its own
+FILE_WIDTH = 100  # columns for tables where the output is a file or a pipe, which has no width of its own
 
 
-def plain_console() -> Console:
+def plain_console(stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no emoji codes, no colouring of numbers."""
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
     if not console.is_terminal:
         console.width = FILE_WIDTH
     return console
 
 
-class RunLog:
+class ConsoleLog:
+    """Short lines on a console, for jobs without a folder."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or plain_console()
+
+    def say(self, text: RenderableType) -> None:
+        """Print a line (long ones are not wrapped), or anything that rich can render, such as a results table."""
+        self.console.print(text, soft_wrap=isinstance(text, str))
+
+
+class RunLog(ConsoleLog):
     """The log of one run in `workdir`: `log.jsonl` and `tensorboard/`, both written through at every call.
 
     Opening it again appends, so the log of a continued run holds all its parts.
     """
 
     def __init__(self, workdir: str | Path, console: Console | None = None):
-        self.console = console or plain_console()
+        super().__init__(console)
         self._events = open_to_append(Path(workdir) / "log.jsonl")
         self._curves = _open_tensorboard(Path(workdir) / "tensorboard")
 
@@ -55,10 +66,6 @@ class RunLog:
         points = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
         self._curves.write(_record(step=int(step), summary=Summary(value=points)))
         self._curves.flush()
-
-    def say(self, text: RenderableType) -> None:
-        """Print a line (long ones are not wrapped), or anything that rich can render, such as a results table."""
-        self.console.print(text, soft_wrap=isinstance(text, str))
 
     def close(self) -> None:
         """Close both files."""

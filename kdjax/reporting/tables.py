@@ -23,7 +23,7 @@ COLUMNS = (
     ("paper", "coverage", "coverage"),
     ("paper", "n_answered", "answered"),
 )
-WIDE = 120  # console columns from which all of COLUMNS fit side by side
+CONSOLE = "strict"  # the group that the console shows, in 100 columns; the report and metrics.json have all
 NOTHING = "–"  # shown for a value that is absent or null
 
 
@@ -81,7 +81,9 @@ def _results(title: str, result: dict[str, Any]) -> Results:
     intervals = {name: values for name, values in result.get("intervals", {}).items() if None not in values}
     entries = []
     if result.get("before"):
-        entries.append(("before", "student, before", "student", result["before"]))
+        # A student that judges pairs has a trained head even before fine-tuning.
+        untrained = "frozen student" if "pairs" in result else "untrained student"
+        entries.append(("before", untrained, "student", result["before"]))
     name = "student, after fine-tuning" if result.get("before") else "student"
     entries.append(("after", name, "student", result))
     baselines = result.get("baselines", {})
@@ -98,8 +100,11 @@ def _results(title: str, result: dict[str, Any]) -> Results:
         )
         for system, name, kind, values in entries
     )
+    names = {system: name for system, name, _, _ in entries}
     differences = tuple(
-        Difference(name.replace("_minus_", " − "), *values) for name, values in intervals.items() if "_minus_" in name
+        Difference(f"student − {names.get(other, other)}", *intervals[key])
+        for key in intervals
+        if (other := key.removeprefix("after_minus_")) != key
     )
     kind = "synthetic sessions" if result.get("synthetic") else "sessions"
     return Results(f"{title}, {result['n']} {kind}", rows, differences)
@@ -118,11 +123,10 @@ class ResultsTable:
     results: tuple[Results, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """On a narrow console the two groups of columns stand below each other, so that nothing is cut off."""
-        wide = options.max_width >= WIDE
-        groups = [("strict", "paper")] if wide else [("strict",), ("paper",)]
+        """On a console of fewer than 100 columns an interval comes below its number."""
+        before_interval = " " if options.max_width >= 100 else "\n"
         for content in self.results:
-            yield from (_console_table(content, group, " " if wide else "\n") for group in groups)
+            yield _console_table(content, before_interval)
             yield from (f"strict F1, {difference}" for difference in content.differences)
 
 
@@ -131,12 +135,12 @@ def results_table(metrics: dict[str, Any]) -> ResultsTable:
     return ResultsTable(tuple(results(metrics)))
 
 
-def _console_table(content: Results, groups: tuple[str, ...], before_interval: str) -> Table:
+def _console_table(content: Results, before_interval: str) -> Table:
     table = Table(title=content.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
-    shown = [index for index, (group, _, _) in enumerate(COLUMNS) if group in groups]
-    for group, _, heading in (COLUMNS[index] for index in shown):
-        table.add_column(f"{group}\n{heading}", justify="right", no_wrap=True)
+    shown = [index for index, (group, _, _) in enumerate(COLUMNS) if group == CONSOLE]
+    for _, _, heading in (COLUMNS[index] for index in shown):
+        table.add_column(f"strict {heading}" if heading == "F1" else heading, justify="right", no_wrap=True)
     for row in content.rows:
         cells = _with_interval(row, before_interval)
         table.add_row(row.name, *(cells[index] for index in shown))
@@ -163,22 +167,36 @@ def _markdown(content: Results) -> str:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """What the run found, in two or three sentences, the strongest baseline included."""
+    """What the run found, in two or three sentences that claim no more than their intervals.
+
+    The student is compared with its untrained self and with the strongest baseline; where the 95 % interval of a paired
+    difference holds 0, the two cannot be told apart.
+    """
     table = results(metrics)[0]
-    students = [row for row in table.rows if row.kind == "student"]
-    after = students[-1]
-    who = "The fine-tuned student" if len(students) > 1 else "The student"
+    before, after = ([row for row in table.rows if row.kind == "student"] * 2)[-2:]
+    trained = before is not after
+    who = "The fine-tuned student" if trained else "The student"
     kind = "synthetic " if metrics["test"].get("synthetic") else ""
-    text = f"{who} reaches a strict F1 of {_f1(after)} on {metrics['test']['n']} {kind}test sessions"
-    if len(students) > 1:
-        text += f"; before fine-tuning it was {_f1(students[0])}"
+    sentences = [f"{who} reaches a strict F1 of {_f1(after)} on {metrics['test']['n']} {kind}test sessions"]
     baselines = [(row, row.f1) for row in table.rows if row.kind == "baseline" and row.f1 is not None]
-    if baselines:
-        best, f1 = max(baselines, key=lambda scored: scored[1])
-        text += f". The strongest baseline, “{best.name}”, reaches {_f1(best)}"
-        if after.f1 is not None:
-            text += f", {_side(f1 - after.f1)} the student"
-    return text + "."
+    best = max(baselines, key=lambda scored: scored[1], default=(None, 0.0))[0]
+    compared = [(before, f"the {before.name.removeprefix('the ')}")] if trained else []
+    compared += [(best, f"the strongest baseline (“{best.name}”)")] if best else []
+    differences = {difference.name: difference for difference in table.differences}
+    for row, name in compared:
+        sentences.append(_comparison(row, name, differences.get(f"student − {row.name}"), after))
+    return ". ".join(sentence[0].upper() + sentence[1:] for sentence in sentences) + "."
+
+
+def _comparison(row: Row, name: str, difference: Difference | None, after: Row) -> str:
+    """How the student compares with another row."""
+    if difference is None:
+        side = "" if row.f1 is None or after.f1 is None else f", {_side(row.f1 - after.f1)} the student"
+        return f"{name} reaches {_f1(row)}{side}"
+    by = f"{difference.value:+.3f} {interval_text((difference.low, difference.high))}"
+    if difference.low <= 0.0 <= difference.high:
+        return f"it cannot be told apart from {name}, which reaches {row.cells[0]} (difference {by})"
+    return f"it is {'better' if difference.value > 0 else 'worse'} than {name}, which reaches {row.cells[0]} (difference {by})"
 
 
 def _f1(row: Row) -> str:

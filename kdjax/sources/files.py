@@ -101,7 +101,9 @@ def _from_hub(source: str) -> ModelFiles:
 
     name, _, revision = source.partition("@")
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*SETTINGS, SINGLE, INDEX, "README.md"]))
+        folder = Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=[*SETTINGS, SINGLE, INDEX, "README.md"])
+        )
         if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():  # its shards, of the same commit
             snapshot_download(name, revision=folder.name, allow_patterns=shards(folder))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:

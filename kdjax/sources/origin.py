@@ -25,7 +25,7 @@ def license_of(files: ModelFiles) -> str:
     if files.source in LICENSES:
         return LICENSES[files.source]
     if files.gguf:
-        return str(open_gguf(files.gguf).fields.get("general.license", ""))
+        return str(open_gguf(files.gguf).metadata.fields.get("general.license", ""))
     readme = files.folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     head = re.match(r"---\r?\n(.*?\n)---", text, re.DOTALL)

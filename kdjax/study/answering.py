@@ -15,6 +15,8 @@ from kdjax.student import PairHead, Student, pair_logits
 from kdjax.study.telling import Questions
 from kdjax.training import TEXT, Objective, Parallel, pairs
 
+DECIMALS = 5  # of log-odds in files
+
 
 def answerer(student: Student, parallel: Parallel, config: ConfigDict, form: Constraint) -> "Written | Judged":
     """What answers as `config.student.answer` says; compiled programs are kept, so one serves all epochs."""
@@ -67,8 +69,7 @@ class Judged:
         return trained["adapter"], trained["head"]
 
     def __call__(self, trained: dict, asked: Questions, on_batch: Callable[[int], None]) -> list[Completion]:
-        judged = self.log_odds(trained, asked, on_batch)
-        return [Completion(answer_text(best_answer(likely_bundles(one))), (), True) for one in judged]
+        return [best_completion(one) for one in self.log_odds(trained, asked, on_batch)]
 
     def log_odds(
         self, trained: dict, asked: Questions, on_batch: Callable[[int], None]
@@ -82,6 +83,14 @@ class Judged:
             for log_odds, order in zip(judged, telling.orders, strict=True):
                 log_odds[np.ix_(order, order)] += judge(head, next(states)) / len(asked.tellings)
         return judged
+
+
+def best_completion(log_odds: Float[np.ndarray, "products products"]) -> Completion:
+    """The best answer by the log-odds of a session's pairs, which are rounded first, so that files repeat it exactly."""
+    above = np.triu_indices(len(log_odds), k=1)
+    log_odds = np.round(log_odds, DECIMALS)
+    text = answer_text(best_answer(likely_bundles(log_odds)))
+    return Completion(text, (), True, pair_log_odds=tuple(log_odds[above].tolist()))
 
 
 def judge(

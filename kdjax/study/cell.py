@@ -2,15 +2,17 @@
 run again if they are there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data import Domain, describe, load_annotated
-from kdjax.decoding import StateReader
+from kdjax.decoding import NoBundle, StateReader, fit_no_bundle
+from kdjax.evaluation import pair_metrics
 from kdjax.knowledge import Card, keep_validated, write_cards
 from kdjax.prompting import Example
 from kdjax.reporting import Progress, RunLog, write_jsonl
@@ -31,11 +33,13 @@ from kdjax.study.export import export_adapter, load_adapter_head
 from kdjax.study.finished import finish, notes, show, shown_if_finished
 from kdjax.study.prepared import Prepared, prepare
 from kdjax.study.quantity import Chosen, Difficulty, choose
-from kdjax.study.scores import FROZEN, prediction_rows, read_predictions, results, scores
+from kdjax.study.scores import FROZEN, baseline_rows, prediction_rows, read_predictions, results, scores
 from kdjax.study.settings import check, devices, train_settings
-from kdjax.study.telling import Questions, Teller, contexts, fingerprint, head_fingerprint
+from kdjax.study.telling import Questions, Teller, ask, contexts, fingerprint, head_fingerprint
 from kdjax.study.workdir import check_workdir, claim, record, record_devices, stage, stage_seconds
 from kdjax.training import Counts, Parallel, Preempted, Training, pair_labels, preview
+
+MOST_TO_CALIBRATE = 60  # sessions of a domain with bundles, and without, that the probability of no bundle is fitted to
 
 
 def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> None:
@@ -140,14 +144,18 @@ class Cell:
             predicted["before"] = self._answers(tell, test, "predictions_before.jsonl", "evaluate before")
         if config.student.answer == "text" and not config.student.adapter:  # one that judges pairs begins as this one
             predicted[FROZEN] = self._frozen(student, teller.without_demonstrations(), chosen["training"], cards)
+        no_bundle, about_no_bundle = self._no_bundle(answer, trained, teller)
         if student.lora is not None:
             student.adapter, head = answer.parts(trained)
             with stage(self.log, "export"):
-                form, about = asking.answer_form(config), record(self.folder)
+                form = asking.answer_form(config) | {"no_bundle": asdict(no_bundle)}
+                about = record(self.folder)
                 export_adapter(self.folder / "adapter", student, head, teller, form, about, self.parallel)
-        metrics = results(self.domains, config.eval.max_sessions, predicted)
+        baselines = baseline_rows(self.domains, config.eval.max_sessions)
+        metrics = results(self.domains, config.eval.max_sessions, predicted, baselines) | about_no_bundle
         metrics |= {"train": counts.counts(), "time": stage_seconds(self.folder)}
-        finish(config, self.folder, self.domains, metrics, counts.history, after, notes(config, cards))
+        said = notes(config, cards)
+        finish(config, self.folder, self.domains, metrics, counts.history, after, baselines, said)
 
     def _initial(self, student: Student, examples: Sequence[Example], keep: bool = True) -> dict:
         """What training starts from: the adapter, and where pairs are judged a head, the adapter's own or one fitted to
@@ -262,6 +270,27 @@ class Cell:
                 rows = tell()
             write_jsonl(path, rows)
         return read_predictions(path, asked)
+
+    def _no_bundle(self, answer: Written | Judged, trained: dict, teller: Teller) -> tuple[NoBundle, dict]:
+        """The calibration of a judging student's probability of no bundle, by sessions annotated without one and by
+        validation sessions; and what metrics.json says of it."""
+        without = {name: domain.without_bundles for name, domain in self.domains.items() if domain.without_bundles}
+        if not without or isinstance(answer, Written):
+            return NoBundle(), {}
+        having = {name: self.domains[name].splits["validation"] for name in without}
+        believed = []
+        for kind, sessions in (("without", without), ("with", having)):
+            spread = [(name, one) for name in sessions for one in asking.spread(sessions[name], MOST_TO_CALIBRATE)]
+            asked = ask(teller, spread, self.config.eval.orders)
+            tell = partial(self._rows, answer, trained, asked, f"sessions {kind} bundles")
+            rows = self._answers(tell, asked, f"predictions_{kind}_bundles.jsonl", "calibrate")
+            believed.append([row["no_bundle"] for row in rows])
+        known = sum(len(split) for name in without for split in self.domains[name].splits.values())
+        count = sum(map(len, without.values()))
+        nothing, something = believed
+        auc = pair_metrics(np.repeat([1.0, 0.0], [*map(len, believed)]), np.concatenate(believed))["auc"]
+        about = {"without": len(nothing), "with": len(something), "auc": auc}
+        return fit_no_bundle(nothing, something, count / (count + known)), {"no_bundle": about}
 
     def _untrained_rows(
         self, student: Student, answer: Written | Judged, untrained: dict, asked: Questions, label: str

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data import Session
-from kdjax.decoding import Constraint, Generator, StateReader
+from kdjax.decoding import Constraint, Generator, NoBundle, StateReader
 from kdjax.errors import InputError
 from kdjax.prompting import INSTRUCTION, ProductForm
 from kdjax.reporting import read_json, read_jsonl, write_json, write_jsonl
@@ -112,6 +112,7 @@ def trained_with(adapter: Path) -> dict:
             "thoughts_first": bool(trained["thoughts_first"]),
             "instruction": str(trained["instruction"]),
             "max_new_tokens": int(trained["max_new_tokens"]),
+            "no_bundle": NoBundle(**trained.get("no_bundle", {})),
         }
     except InputError:
         raise

@@ -28,16 +28,21 @@ def finish(
     metrics: dict,
     history: list[dict],
     rows: Sequence[dict],
+    baselines: Mapping[str, Sequence[Mapping]],
     notes: Sequence[str],
 ) -> None:
     """Write report.html, the model card of the adapter where there is one and, last, metrics.json: then the run is finished.
 
-    `history` are the events of training, `rows` the prediction rows of the test sessions, `notes` stand above the report's tables.
+    `history` are the events of training, `rows` the prediction rows of the test sessions, `baselines` those of the
+    baselines, of which the report shows the best one; `notes` come above the report's tables.
     """
     titles = {(name, session.id): [*session.titles] for name, one in domains.items() for session in one.splits["test"]}
-    shown = [row | {"titles": titles[row["domain"], row["session_id"]]} for row in rows]
+    best = max(baselines, key=lambda name: metrics["test"]["baselines"][name]["strict"]["f1"])
+    named = {(row["domain"], row["session_id"]): row["predicted"] for row in baselines[best]}
+    places = ((row["domain"], row["session_id"]) for row in rows)
+    shown = [row | {"titles": titles[at], "baseline": named[at]} for row, at in zip(rows, places, strict=True)]
     about = {"name": config.name} | record(folder)
-    write_report(folder / "report.html", about, metrics, history, shown, card_files(folder), notes)
+    write_report(folder / "report.html", about, metrics, history, shown, card_files(folder), notes, best)
     if (folder / "adapter").is_dir():
         facts = {name: _about(domain) for name, domain in domains.items()}
         write_model_card(folder / "adapter", config.name, about, metrics, facts, notes)

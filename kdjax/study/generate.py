@@ -1,112 +1,172 @@
-"""Bundles for new sessions from a trained adapter, with the prompt it was trained with."""
+"""Bundles for new sessions from a trained adapter: lines of sessions in, lines of bundles out."""
 
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 from ml_collections import ConfigDict
 
-from kdjax.data import load_new_sessions
-from kdjax.decoding import Constraint
+from kdjax.data import NewSession, NewSessionReader, Session
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, parse_answer
-from kdjax.reporting import Progress, RunLog, write_jsonl
-from kdjax.sources import load_tokenizer, resolve
-from kdjax.student import check_student, load_student
-from kdjax.study.answering import answerer
-from kdjax.study.examples import check_answers, check_questions
-from kdjax.study.export import load_adapter_head, trained_with
+from kdjax.reporting import ConsoleLog, Progress, json_line, plain_console
+from kdjax.study.bundler import Answer, Bundler
+from kdjax.study.export import trained_with
 from kdjax.study.settings import check, devices
-from kdjax.study.telling import Teller, ask
 from kdjax.study.workdir import check_workdir, claim
+
+STANDARD = "-"  # standard input, standard output
+CHUNK = 256  # sessions that are read, answered and written together
 
 
 def generate(config: ConfigDict, workdir: str) -> None:
-    """Write <workdir>/bundles.jsonl: {"session_id", "bundles": [[item ids]], "valid", "text"} per session, in their order.
+    """Answer each line of config.generate.sessions_file with a line (configs/generate.py has the forms), as they come.
 
     Raises:
-        InputError: a file is missing or broken, or the adapter was trained on another base model.
+        InputError: a file cannot be read or written, the adapter or its base cannot be used, or, with
+            config.generate.strict, a line is not in its form.
     """
-    for field in ("sessions_file", "items_file"):
-        if not config.generate[field]:
-            raise InputError(
-                f"config.generate.{field} is empty; name the JSONL file (the format is in configs/generate.py)"
-            )
+    wanted = config.generate
     if not config.student.adapter:
         raise InputError("config.student.adapter is empty; name the adapter folder of a finished run (runs/…/adapter)")
+    if not wanted.sessions_file:
+        raise InputError(
+            "config.generate.sessions_file is empty; name the JSONL file, or - for standard input (the format is in "
+            "configs/generate.py)"
+        )
+    if not 0.0 <= wanted.min_probability <= 1.0:
+        raise InputError(f"config.generate.min_probability={wanted.min_probability} must be between 0 and 1")
     trained = trained_with(Path(config.student.adapter))
-    config = config.copy_and_resolve_references()
-    for section, fields in (("eval", ("orders", "max_new_tokens")), ("student", ("answer", "pair_layers"))):
-        for field in fields:
-            value = config[section][field] = config[section][field] or trained[field]
-            if section == "student" and value != trained[field]:
-                raise InputError(
-                    f"config.student.{field}={value!r}: {config.student.adapter} was trained with {trained[field]!r}"
-                )
+    config = _as_trained(config, trained)
     check(config)
-    domain = _domain(trained["knowledge"], config.generate.domain)
-    sessions = load_new_sessions(config.generate.sessions_file, config.generate.items_file)
-    files = resolve(config.student.source)
-    if files.digest != trained["base"]["digest"]:
-        raise InputError(
-            f"{config.student.adapter} was trained on {trained['base']['source']}, and config.student.source={config.student.source} "
-            "holds other weights"
+    log = ConsoleLog(plain_console(stderr=wanted.out == STANDARD))  # bundles alone go to standard output
+    reader = NewSessionReader(Path(wanted.items_file) if wanted.items_file else None, wanted.strict)
+    with ExitStack() as files:
+        lines = files.enter_context(_open_lines(wanted.sessions_file))
+        bundler = Bundler.load(
+            config.student.adapter,
+            source=config.student.source,
+            dtype=config.student.dtype,
+            orders=config.eval.orders,
+            parallel=devices(config),
         )
-    if trained["instruction"] != INSTRUCTION:
-        raise InputError(
-            f"{config.student.adapter} was trained with another instruction than this version of kdjax gives"
-        )
+        bundler.ask((), wanted.domain)  # an unknown domain is an error before anything is written
+        if not wanted.out:
+            check_workdir(Path(workdir), config, {})
+            files.enter_context(claim(Path(workdir), config, {}))
+        out = files.enter_context(_open_out(wanted.out, Path(workdir)))
+        _answer_all(bundler, reader, lines, out, config, log)
+
+
+def _as_trained(config: ConfigDict, trained: Mapping) -> ConfigDict:
+    """The config with what the adapter says of itself.
+
+    Raises:
+        InputError: the config asks for a base that is kept otherwise than in training.
+    """
     kept = trained["base"].get("quantization")
     if config.student.quantization not in (None, kept):
         raise InputError(
             f"{config.student.adapter} was trained on a base kept in {kept or 'full'}, not {config.student.quantization}; "
             "leave config.student.quantization empty"
         )
-    settings = {"adapter": config.student.adapter, "quantization": kept, "dtype": config.student.dtype}
-    shape, tokenizer = check_student(config.student.source, **settings), load_tokenizer(files)
-    marker = ANSWER_MARKER if trained["thoughts_first"] else ""
-    form = Constraint(config.eval.constraint, marker, tokenizer.answer_padding)
-    asked = [(domain, session) for session in sessions]
-    teller = Teller(tokenizer, trained["products"], trained["knowledge"], trained["shown"])
-    questions = ask(teller, asked, config.eval.orders)
-    check_questions(config, questions.prompts, shape.max_position_embeddings)
-    check_answers(config, tokenizer, form, sessions)
-    head = None
-    if config.student.answer == "pairs":
-        head = load_adapter_head(
-            Path(config.student.adapter), trained["products"], shape.hidden_size, config.student.pair_layers
-        )
-    check_workdir(Path(workdir), config, {})
-    with claim(Path(workdir), config, {}), RunLog(workdir) as log:
-        parallel = devices(config)
-        student = load_student(config.student.source, **settings, place=parallel.place)
-        answer = answerer(student, parallel, config, form)
-        adapter = {"adapter": student.adapter, "head": head} if head else student.adapter
-        with Progress(len(sessions) * config.eval.orders, "sessions", log) as progress:
-            completions = answer(adapter, questions, progress.update)
-        rows = [_row(session, completion.text) for session, completion in zip(sessions, completions, strict=True)]
-        path = Path(workdir) / "bundles.jsonl"
-        write_jsonl(path, rows)
-        log.say(f"{len(rows)} sessions, {sum(len(row['bundles']) for row in rows)} bundles → {path}")
+    config = config.copy_and_resolve_references()
+    config.eval.orders = config.eval.orders or trained["orders"]
+    config.student.update(answer=trained["answer"], pair_layers=trained["pair_layers"])
+    return config
 
 
-def _row(session, text: str) -> dict:
-    answer = parse_answer(text, len(session))
-    bundles = dict.fromkeys(
-        tuple(session.items[number - 1] for number in dict.fromkeys(bundle)) for bundle in answer.bundles
-    )
-    return {
-        "session_id": session.id,
-        "bundles": [list(bundle) for bundle in bundles if len(bundle) > 1],
-        "valid": answer.valid,
-        "text": text,
-    }
+def _answer_all(
+    bundler: Bundler, reader: NewSessionReader, lines: TextIO, out: TextIO, config: ConfigDict, log: ConsoleLog
+) -> None:
+    wanted, sessions, bundles, none, products, lacking = config.generate, 0, 0, 0, 0, 0
+    found = reader.read(lines, wanted.sessions_file)
+    at_once = 1 if wanted.sessions_file == STANDARD else CHUNK  # who writes a line waits for its answer
+    with Progress(0, "sessions", log) as progress:
+        while chunk := list(islice(found, at_once)):
+            readable = [one.session for one in chunk if one.session]
+            without = bundler.without_categories(readable)
+            if without and not lacking:
+                log.say(
+                    "warning: products without categories, which the adapter was trained with; expect worse bundles"
+                )
+            lacking, products = lacking + without, products + sum(map(len, readable))
+            for row in _rows(bundler, chunk, config):
+                out.write(json_line(row) + "\n")
+                bundles, none = bundles + len(row["bundles"]), none + (not row["bundles"])
+            out.flush()
+            sessions += len(chunk)
+            progress.update(len(chunk))
+    notes = dict(reader.notes) | ({f"of {products} products without categories": lacking} if lacking else {})
+    said = "".join(f"; {count} {what}" for what, count in notes.items())
+    log.say(f"{sessions} sessions, {bundles} bundles, {none} sessions without a bundle{said}")
+    if not sessions:
+        raise InputError(f"{wanted.sessions_file}: there are no sessions in it")
 
 
-def _domain(by_domain: dict[str, str], wanted: str) -> str:
-    """Whose knowledge and demonstrations stand in the prompt."""
-    if not wanted and len(by_domain) == 1:
-        return next(iter(by_domain))
-    if wanted not in by_domain:
+def _rows(bundler: Bundler, chunk: list[NewSession], config: ConfigDict) -> Iterator[dict]:
+    """A row per line of the chunk, in its order."""
+    wanted = config.generate
+    sessions = [one.session for one in chunk if one.session]
+    questions = bundler.ask(sessions, wanted.domain)
+    too_long = bundler.too_long(questions)
+    if too_long and wanted.strict:
+        place, tokens = next(iter(too_long.items()))
         raise InputError(
-            f"config.generate.domain={wanted!r}: the adapter was trained on {', '.join(by_domain)}; name one of them"
+            f"{wanted.sessions_file}: session {sessions[place].id!r} has {tokens} tokens, which is too long"
         )
-    return wanted
+    fitting = [place for place in range(len(sessions)) if place not in too_long]
+    answers = dict(zip(fitting, bundler.answer(questions.some(fitting), wanted.min_probability), strict=True))
+    place = 0
+    for one in chunk:
+        if one.session is None:
+            yield {"session_id": one.id, "bundles": [], "error": one.error}
+            continue
+        if place in answers:
+            yield _row(one.session, answers[place], wanted.pairs)
+        else:
+            error = f"{too_long[place]} tokens, which is more than the student reads"
+            yield {"session_id": one.id, "bundles": [], "error": error}
+        place += 1
+
+
+def _row(session: Session, answer: Answer, pairs: bool) -> dict:
+    bundles = []
+    for bundle in answer.bundles:
+        row: dict = {"items": [session.items[place] for place in bundle.products]}
+        if bundle.probability is not None:
+            row["probability"] = round(bundle.probability, 4)
+        bundles.append(row)
+    row = {"session_id": session.id, "bundles": bundles}
+    if answer.no_bundle is not None:
+        row["no_bundle"] = round(answer.no_bundle, 4)
+    if pairs and answer.pairs is not None:
+        items = session.items
+        row["pairs"] = [
+            [items[i], items[j], round(float(answer.pairs[i, j]), 4)]
+            for i in range(len(items))
+            for j in range(i + 1, len(items))
+        ]
+    return row
+
+
+def _open_lines(name: str) -> TextIO:
+    if name == STANDARD:
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="replace")
+    try:
+        return Path(name).open(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: the sessions cannot be read ({error})") from error
+
+
+def _open_out(name: str, workdir: Path) -> TextIO:
+    if name == STANDARD:
+        return sys.stdout
+    path = Path(name) if name else workdir / "bundles.jsonl"
+    try:
+        return path.open("w", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error

@@ -19,7 +19,7 @@ from kdjax.study.distil import asking, open_config_teacher
 from kdjax.study.examples import check_splits, spread
 from kdjax.study.finished import finish, show, shown_if_finished
 from kdjax.study.quantity import Difficulty, choose, measures_difficulty
-from kdjax.study.scores import prediction_row, results
+from kdjax.study.scores import baseline_rows, prediction_row, results
 from kdjax.study.settings import check, devices, student_settings
 from kdjax.study.workdir import check_workdir, claim, stage, stage_seconds
 from kdjax.training import Counts
@@ -68,10 +68,11 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
                     )
         write_jsonl(folder / "dialogues.jsonl", told)
         write_jsonl(folder / "predictions.jsonl", rows)
-        metrics = results(domains, config.eval.max_sessions, {"after": rows})
+        baselines = baseline_rows(domains, config.eval.max_sessions)
+        metrics = results(domains, config.eval.max_sessions, {"after": rows}, baselines)
         metrics |= {"train": Counts().counts(), "time": stage_seconds(folder)}
         about = f"AICL asks the teacher about every test session, in dialogues of at most {MOST_TURNS} turns."
-        finish(config, folder, domains, metrics, [], rows, [about])
+        finish(config, folder, domains, metrics, [], rows, baselines, [about])
         show(folder, log)
 
 

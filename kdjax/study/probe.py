@@ -11,7 +11,7 @@ from rich.table import Table
 
 from kdjax.decoding import StateReader, best_answer, likely_bundles
 from kdjax.errors import InputError
-from kdjax.evaluation import score
+from kdjax.evaluation import pair_metrics, score
 from kdjax.prompting import Example
 from kdjax.reporting import Progress, RunLog, write_json
 from kdjax.student import Student, fit_pair_head, load_student
@@ -77,16 +77,10 @@ def _row(student: Student, read: StateReader, examples, asked: Questions) -> dic
 def judgement(log_odds: Sequence[Float[np.ndarray, "products products"]], prompts: Sequence[Example]) -> dict:
     """How good judged pairs are: "auc" (None where all are of one kind) and "nll" (nats) over all pairs of all
     sessions, and the strict metrics of the answers."""
-    from sklearn.metrics import log_loss, roc_auc_score
-
     pairs = [one[np.triu_indices(len(one), k=1)] for one in log_odds]
     labels, found = np.concatenate([*map(pair_labels, prompts)]), np.concatenate(pairs)
     answers = [best_answer(likely_bundles(one)) for one in log_odds]
-    return {
-        "auc": float(roc_auc_score(labels, found)) if 0 < labels.mean() < 1 else None,
-        "nll": float(log_loss(labels, 1 / (1 + np.exp(-found)), labels=[0, 1])),
-        **score(answers, [prompt.bundles for prompt in prompts])["strict"],
-    }
+    return pair_metrics(labels, found) | score(answers, [prompt.bundles for prompt in prompts])["strict"]
 
 
 def _table(rows: Sequence[dict]) -> Table:

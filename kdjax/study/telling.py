@@ -99,6 +99,15 @@ class Questions:
         """Of the sessions as they are."""
         return self.tellings[0].prompts
 
+    def some(self, places: Sequence[int]) -> "Questions":
+        """The questions about the sessions at these places alone."""
+
+        def pick(values: Sequence) -> tuple:
+            return tuple(values[place] for place in places)
+
+        tellings = (Telling(pick(telling.orders), pick(telling.prompts)) for telling in self.tellings)
+        return Questions(pick(self.domains), pick(self.sessions), tuple(tellings))
+
 
 def ask(teller: Teller, asked: Sequence[tuple[str, Session]], orders: int) -> Questions:
     """The prompts of sessions, (domain, session) each, told in so many orders."""

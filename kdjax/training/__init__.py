@@ -2,7 +2,15 @@
 
 from kdjax.training import processes
 from kdjax.training.backend import check_backend
-from kdjax.training.batches import MicroBatch, batch_members, lay_out, plan_groups
+from kdjax.training.batches import (
+    Group,
+    MicroBatch,
+    batch_members,
+    by_domain,
+    common_prefix,
+    lay_out,
+    plan_groups,
+)
 from kdjax.training.loop import Counts, Training, TrainSettings, preview
 from kdjax.training.loss import TEXT, Objective, pair_losses, pairs, product_states, target_nll, token_losses
 from kdjax.training.parallel import KINDS, Parallel
@@ -14,6 +22,7 @@ __all__ = [
     "KINDS",
     "TEXT",
     "Counts",
+    "Group",
     "MicroBatch",
     "Objective",
     "PairRows",
@@ -26,7 +35,9 @@ __all__ = [
     "Training",
     "adamw",
     "batch_members",
+    "by_domain",
     "check_backend",
+    "common_prefix",
     "lay_out",
     "learning_rate_schedule",
     "pair_labels",

@@ -5,12 +5,13 @@ Each kind of rows says which of an example's tokens it feeds, how much it asks o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, combinations
+from itertools import chain
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from kdjax.evaluation import share_a_bundle
 from kdjax.prompting import Example
 
 STATIC = {"static": True}
@@ -194,5 +195,4 @@ def number_parts(packing: Packing, held: Sequence[tuple[int, int, Example]]) -> 
 
 def pair_labels(example: Example) -> Float[np.ndarray, " pairs"]:
     """1 for each pair (0, 1), (0, 2), …, (1, 2), … of products that shares a bundle, 0 for the others."""
-    together = {pair for bundle in example.bundles for pair in combinations(sorted(bundle), 2)}
-    return np.array([float(pair in together) for pair in combinations(range(len(example.products)), 2)])
+    return share_a_bundle(example.bundles, len(example.products))

@@ -60,7 +60,7 @@ def test_svg_is_well_formed_with_ids_of_its_own_and_no_address(metrics):
 def test_forest_names_every_row_as_text(metrics):
     plot = forest(results(metrics)[0].rows, "title", "f")
     texts = [element.text for element in ElementTree.fromstring(plot.svg.replace("xlink:", "")).iter("text")]
-    assert {"student, before", "one pair | <b>TF-IDF</b> $x$"} <= {text.strip() for text in texts}
+    assert {"untrained student", "one pair | <b>TF-IDF</b> $x$"} <= {text.strip() for text in texts}
     assert "random pair 0.102" in plot.alt
 
 

@@ -139,7 +139,7 @@ def test_every_row_of_every_table_is_there(text, page, shared_metrics):
         assert f'<th scope="row">{html.escape(row.name)}</th>' in text
         assert all(cell in page.text for cell in row.cells)
     assert page.text.count("[0.151, 0.268]") == 3
-    assert "after − before: +0.280 [0.191, 0.372]" in page.text
+    assert "student − untrained student: +0.280 [0.191, 0.372]" in page.text
 
 
 def test_bundles_are_counted_by_kind(text):
@@ -262,3 +262,26 @@ def test_a_teacher_is_named_only_where_one_taught(shared_run, tmp_path, formats,
     glance = (tmp_path / "report.html").read_text().partition("<nav")[0]
     named = re.search(r"Teacher</span> ([\w-]+)", glance)
     assert (named and named[1]) == shown
+
+
+def test_a_baseline_beside_the_student_and_the_sessions_where_they_differ(tmp_path, run):
+    named = [row["predicted"] for row in run["predictions"]]
+    for row, other in zip(run["predictions"], [named[0], [[1, 2]], [[1, 3]]], strict=True):
+        row["baseline"] = other
+    page = Page(written(tmp_path, run | {"baseline": "pair classifier"}))
+    differs = sum(
+        sorted(map(sorted, a)) != sorted(map(sorted, b))
+        for a, b in zip(named, [named[0], [[1, 2]], [[1, 3]]], strict=True)
+    )
+    marked = [attributes["data-differs"] for attributes in page.all("details") if attributes.get("class") == "session"]
+    assert marked.count("true") == differs >= 1
+    assert re.search(rf"differs from pair classifier\s+{differs}", page.text) and "Pair classifier" in page.text
+
+
+def test_calibration_of_judged_pairs(tmp_path, run):
+    for row in run["predictions"]:
+        n = len(row["items"])
+        row["pair_log_odds"] = [0.0] * (n * (n - 1) // 2)
+    run["metrics"]["test"]["pairs"] = {"auc": 0.5, "nll": 0.693, "n": 30}
+    page = Page(written(tmp_path, run))
+    assert "Calibration of pair probabilities" in page.text and "AUC of 0.500" in page.text

@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from kdjax.reporting import headline, results_markdown, results_table
-from kdjax.reporting.tables import results
+from kdjax.reporting.tables import COLUMNS, results
 
-NAMES = ["student, before", "student, after fine-tuning", "one pair | <b>TF-IDF</b> $x$", "random pair"]
+NAMES = ["untrained student", "student, after fine-tuning", "one pair | <b>TF-IDF</b> $x$", "random pair"]
 
 
 def printed(metrics, width):
@@ -25,7 +25,8 @@ def test_rows_and_cells(metrics):
     assert table.rows[1].cells == expected
     assert table.rows[0].cells[-1] == "7/20"
     assert [row.interval for row in table.rows][2:] == [None, (0.05, 0.15)]
-    assert [str(difference) for difference in table.differences] == ["after − before: +0.280 [0.191, 0.372]"]
+    differences = [str(difference) for difference in table.differences]
+    assert differences == ["student − untrained student: +0.280 [0.191, 0.372]"]
 
 
 def test_a_table_per_domain_only_where_there_are_several(metrics):
@@ -63,31 +64,67 @@ def test_a_null_shows_as_a_dash(metrics):
     assert table.rows[1].cells[0] == "–" and table.rows[1].interval is None and table.differences == ()
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
-def test_the_console_shows_every_number_at_any_width(metrics, width):
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_console_shows_the_strict_numbers_at_any_width(metrics, width):
     text = printed(metrics, width)
     assert max(map(len, text.splitlines())) <= width and "…" not in text
-    for cell in [cell for table in results(metrics) for row in table.rows for cell in row.cells]:
-        assert cell in text
-    assert "[0.151, 0.268]" in text and "strict F1, after − before: +0.280 [0.191, 0.372]" in text
+    strict = [place for place, (group, _, _) in enumerate(COLUMNS) if group == "strict"]
+    for row in [row for table in results(metrics) for row in table.rows]:
+        assert all(row.cells[place] in text for place in strict)
+    assert "[0.151, 0.268]" in text and "strict F1, student − untrained student: +0.280 [0.191, 0.372]" in text
+    assert "20/20" not in text  # the paper's columns are the report's
 
 
 def test_markdown_has_a_line_per_row_and_as_many_cells_in_each(metrics):
     lines = [line for line in results_markdown(metrics).splitlines() if line.startswith("|")]
     assert len(lines) == 3 * (2 + len(NAMES))
     assert {line.replace("\\|", "").count("|") for line in lines} == {12}
-    assert "| student, before | 0.210 [0.151, 0.268] | 0.512 |" in lines[2]
+    assert "| untrained student | 0.210 [0.151, 0.268] | 0.512 |" in lines[2]
 
 
 @pytest.mark.parametrize("f1, side", [(0.55, "below"), (0.4, "level with"), (0.3, "above")])
-def test_headline_says_where_the_strongest_baseline_stands(metrics, f1, side):
+def test_without_a_paired_difference_the_headline_says_which_number_is_higher(metrics, f1, side):
     metrics["test"]["strict"]["f1"] = f1
-    metrics["test"]["baselines"] = {
-        "weak": copy.deepcopy(metrics["test"]["before"]),
-        "strong": copy.deepcopy(metrics["test"]["before"]),
-    }
-    metrics["test"]["baselines"]["strong"]["strict"]["f1"] = 0.4
+    del metrics["test"]["before"], metrics["test"]["intervals"]["after_minus_before"]
+    metrics["test"]["baselines"] = {"weak": scored(metrics, 0.2), "strong": scored(metrics, 0.4)}
     text = headline(metrics)
-    assert f"reaches a strict F1 of {f1:.3f} (95 % interval 0.440 to 0.540) on 20 test sessions" in text
-    assert "before fine-tuning it was 0.210" in text
-    assert f"“strong”, reaches 0.400, {side} the student." in text
+    assert f"The student reaches a strict F1 of {f1:.3f} (95 % interval 0.440 to 0.540) on 20 test sessions" in text
+    assert text.endswith(f"The strongest baseline (“strong”) reaches 0.400, {side} the student.")
+
+
+@pytest.mark.parametrize(
+    "interval, claim",
+    [
+        (
+            [0.03, 0.01, 0.05],
+            "It is better than the strongest baseline (“strong”), which reaches 0.400 (difference +0.030 [0.010, 0.050])",
+        ),
+        (
+            [-0.03, -0.05, -0.01],
+            "It is worse than the strongest baseline (“strong”), which reaches 0.400 (difference -0.030 ",
+        ),
+        (
+            [0.03, -0.01, 0.07],
+            "It cannot be told apart from the strongest baseline (“strong”), which reaches 0.400 (difference +0.030 ",
+        ),
+        ([0.03, 0.0, 0.07], "It cannot be told apart from the strongest baseline"),
+    ],
+)
+def test_the_headline_claims_no_more_than_its_interval(metrics, interval, claim):
+    metrics["test"]["baselines"] = {"weak": scored(metrics, 0.2), "strong": scored(metrics, 0.4)}
+    metrics["test"]["intervals"] |= {"after_minus_strong": interval}
+    text = headline(metrics)
+    assert claim in text
+    assert "It is better than the untrained student, which reaches 0.210 (difference +0.280 [0.191, 0.372])" in text
+
+
+def test_a_student_that_judges_pairs_is_called_frozen_before_fine_tuning(metrics):
+    metrics["test"]["pairs"] = {"auc": 0.8, "nll": 0.5, "n": 100}
+    assert results(metrics)[0].rows[0].name == "frozen student"
+    assert "than the frozen student, which reaches 0.210 (" in headline(metrics)
+
+
+def scored(metrics, f1):
+    groups = copy.deepcopy(metrics["test"]["baselines"]["random pair"])
+    groups["strict"]["f1"] = f1
+    return groups

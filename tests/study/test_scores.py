@@ -3,7 +3,7 @@ import pytest
 from kdjax.data import load_domain
 from kdjax.evaluation import KINDS, TRAINED
 from kdjax.study.examples import spread
-from kdjax.study.scores import FROZEN, results
+from kdjax.study.scores import FROZEN, baseline_rows, results
 
 LIMIT = 12
 
@@ -33,7 +33,7 @@ def asked(domain):
 def test_the_truth_is_all_right_and_the_whole_session_is_named_as_such(domains):
     after = rows(domains, lambda session: session.bundles)
     before = rows(domains, lambda session: [tuple(range(len(session)))])
-    result = results(domains, LIMIT, {"after": after, "before": before})["test"]
+    result = results(domains, LIMIT, {"after": after, "before": before}, baseline_rows(domains, LIMIT))["test"]
     true = sum(len(session.bundles) for domain in domains.values() for session in asked(domain))
     assert result["errors"]["after"] == dict.fromkeys(KINDS, 0) | {"right": true}
     assert result["errors"]["before"]["whole session"] + result["errors"]["before"]["right"] == LIMIT
@@ -44,7 +44,9 @@ def test_the_truth_is_all_right_and_the_whole_session_is_named_as_such(domains):
 def test_differences_to_before_to_the_best_rule_of_thumb_and_to_the_trained_floor(domains):
     after = rows(domains, lambda session: session.bundles)
     nothing = rows(domains, lambda session: [])
-    result = results(domains, LIMIT, {"after": after, "before": nothing, FROZEN: nothing})["test"]
+    result = results(
+        domains, LIMIT, {"after": after, "before": nothing, FROZEN: nothing}, baseline_rows(domains, LIMIT)
+    )["test"]
     assert result["baselines"][FROZEN]["strict"]["f1"] == 0.0 and sum(result["errors"][FROZEN].values()) > 0
     thumb = max(
         (name for name in result["baselines"] if name not in (TRAINED, FROZEN)),
@@ -58,6 +60,8 @@ def test_differences_to_before_to_the_best_rule_of_thumb_and_to_the_trained_floo
 
 
 def test_a_run_that_trained_nothing_has_no_row_before(domains):
-    result = results(domains, LIMIT, {"after": rows(domains, lambda session: session.bundles)})["test"]
+    result = results(
+        domains, LIMIT, {"after": rows(domains, lambda session: session.bundles)}, baseline_rows(domains, LIMIT)
+    )["test"]
     assert "before" not in result and "before" not in result["errors"]
     assert set(result["errors"]) == {"after", *result["baselines"]}
