@@ -70,7 +70,7 @@ class NewSessionReader:
         for line, text in enumerate(lines, start=1):
             if not text.strip():
                 continue
-            id = str(line)
+            id = f"line {line}"
             try:
                 values = self._object(text, SESSION_FIELDS)
                 id = self._id(values["id"]) if "id" in values else id

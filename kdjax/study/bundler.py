@@ -23,6 +23,7 @@ from kdjax.decoding import (
     StateReader,
     SteadyRows,
     bundle_probabilities,
+    check_budget,
     likely_bundles,
     sure_answer,
 )
@@ -117,9 +118,10 @@ class Bundler:
             steady = SteadyRows([*_probes(teller)])
             answer: Judged | Written = Judged(StateReader(student, layers, 0, parallel, steady))
             return cls(folder, trained, answer, {"adapter": student.adapter, "head": head}, teller)
-        student = load_student(source, **settings, place=parallel.place)
         marker = ANSWER_MARKER if trained["thoughts_first"] else ""
         form = Constraint("items", marker, tokenizer.answer_padding)
+        check_budget([form.language(2)], tokenizer, trained["max_new_tokens"])
+        student = load_student(source, **settings, place=parallel.place)
         generator = Generator(
             student,
             max_new_tokens=trained["max_new_tokens"],

@@ -27,7 +27,7 @@ Validate = Callable[[dict], dict]  # adapter -> metrics as `kdjax.evaluation.sco
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The fields of `config.train`, plus the seed and LoRA's dropout; see configs/base.py for what each means."""
+    """The fields of `config.train`, plus the seed and LoRA's dropout; see kdjax/config.py for what each means."""
 
     seed: int
     max_steps: int

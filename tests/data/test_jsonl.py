@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.data import jsonl, load_domain, load_new_sessions
+from kdjax.data import jsonl, load_domain
 from kdjax.data.files import MISSING
 from kdjax.errors import InputError
 
@@ -172,15 +172,14 @@ def test_a_domain_without_any_bundle(tmp_path):
         load(write(tmp_path / "mine", ITEMS, [{"id": "s", "items": ["g", "t"]}]))
 
 
-def test_new_sessions_need_no_bundles_and_may_be_long(tmp_path):
-    items = [{"id": f"i{n}", "title": f"Product {n}"} for n in range(25)]
-    folder = write(
-        tmp_path / "new",
-        items,
-        [{"id": "n1", "items": [f"i{n}" for n in range(25)]}, {"id": "n2", "items": ["i3", "i1"]}],
-    )
-    long, short = load_new_sessions(str(folder / "sessions.jsonl"), str(folder / "items.jsonl"))
-    assert len(long) == 25 and long.titles[24] == "Product 24" and long.bundles == ()
-    assert (short.id, short.titles) == ("n2", ("Product 3", "Product 1"))
-    with pytest.raises(InputError, match=r"nowhere.jsonl: the file is missing"):
-        load_new_sessions(folder / "nowhere.jsonl", folder / "items.jsonl")
+def test_a_session_annotated_without_a_bundle_is_kept_beside_the_splits(tmp_path):
+    """One that does not say is left out alone."""
+    rows = [
+        {"id": "s", "items": ["g", "t"], "bundles": [["g", "t"]]},
+        {"id": "none", "items": ["g", "t"], "bundles": []},
+        {"id": "unknown", "items": ["t", "g"]},
+    ]
+    domain = load(write(tmp_path / "mine", ITEMS, rows))
+    assert [session.id for session in domain.without_bundles] == ["none"]
+    assert [session.id for split in domain.splits.values() for session in split] == ["s"]
+    assert domain.left_out["sessions without a bundle"] == 2

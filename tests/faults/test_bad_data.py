@@ -3,11 +3,9 @@
 What a single row can have wrong is in tests/data.
 """
 
-import json
-
 from listed import each
 
-from kdjax.data import load_domain, load_new_sessions
+from kdjax.data import load_domain
 
 CSV = {
     "session_item.csv": "session ID,item ID\n1,a\n1,b\n1,c\n2,a\n2,c\n",
@@ -206,35 +204,3 @@ def test_a_file_of_bundlerec(name, change, words, tmp_path, refused):
 @each("name, change", BAD_JSONL)
 def test_a_file_of_json_lines(name, change, words, tmp_path, refused):
     is_refused("jsonl", JSONL, name, change, words, tmp_path, refused)
-
-
-SHOP = [{"id": f"i{n}", "title": f"Product {n}"} for n in range(12)]
-NEW = [{"id": "s1", "items": ["i1", "i2"]}]
-
-# what is wrong: (the rows of sessions_file, the rows of items_file, what the error says)
-BAD_NEW = {
-    "no session": ([], SHOP, "sessions.jsonl: the file has no rows"),
-    "no product at all": (NEW, [], "items.jsonl: the file has no rows"),
-    "a session of nothing": ([{"id": "s1", "items": []}], SHOP, "line 1, field 'items': a session has 0 items"),
-    "a session of one product": ([{"id": "s1", "items": ["i1"]}], SHOP, "a session has 1 items; it needs two or more"),
-    "a product twice": ([{"id": "s1", "items": ["i1", "i1"]}], SHOP, "names the item 'i1' more than once"),
-    "an unknown product": ([{"id": "s1", "items": ["i1", "i99"]}], SHOP, "line 1, field 'items'", "'i99'"),
-    "a session twice": (NEW * 2, SHOP, "sessions.jsonl, line 2, field 'id': 's1' is a duplicate of line 1"),
-    "an item twice": (NEW, SHOP * 2, "items.jsonl, line 13, field 'id': 'i0' is a duplicate of line 1"),
-    "the two files exchanged": (SHOP, NEW, "items.jsonl, line 1, field 'items': is not a field of this file"),
-    "text for items": ([{"id": "s1", "items": "i1,i2"}], SHOP, "line 1, field 'items'", "is not a list"),
-}
-
-
-@each("sessions, items", BAD_NEW)
-def test_new_sessions(sessions, items, words, tmp_path, refused):
-    paths = tmp_path / "sessions.jsonl", tmp_path / "items.jsonl"
-    for path, told in zip(paths, (sessions, items), strict=True):
-        path.write_text("".join(json.dumps(row) + "\n" for row in told))
-    refused(lambda: load_new_sessions(*paths), *words)
-
-
-def test_more_products_than_the_paper_has_are_fine(tmp_path):
-    for name, told in (("sessions", [{"id": "s1", "items": [row["id"] for row in SHOP]}]), ("items", SHOP)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
-    assert len(load_new_sessions(tmp_path / "sessions.jsonl", tmp_path / "items.jsonl")[0]) == 12

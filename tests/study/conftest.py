@@ -27,9 +27,9 @@ def watched(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def launch(cache, watched):
-    """launch(config, *flags) → the finished process; `start=True` gives it running."""
+    """launch(config, *flags) → the finished process; `start=True` gives it running, `input` is its standard input."""
 
-    def launch(config: str, *flags: str, start: bool = False):
+    def launch(config: str, *flags: str, start: bool = False, input: str | None = None):
         command = [sys.executable, "launch.py", f"--config=configs/{config}", *flags]
         path = os.pathsep.join(filter(None, [str(WATCH), os.environ.get("PYTHONPATH")]))
         env = os.environ | {"PYTHONPATH": path, "KDJAX_WATCHED": str(watched)}
@@ -39,7 +39,9 @@ def launch(cache, watched):
             return subprocess.Popen(
                 command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
-        return subprocess.run(command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, input=input
+        )
 
     return launch
 

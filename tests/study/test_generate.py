@@ -38,8 +38,33 @@ def test_bundles_of_new_sessions_are_items_of_the_session(finished, launch, shop
     assert process.returncode == 0, process.stderr[-3000:]
     rows = [json.loads(line) for line in (shop / "out" / "bundles.jsonl").read_text().splitlines()]
     assert [row["session_id"] for row in rows] == ["s1", "s2"]
-    assert {item for bundle in rows[0]["bundles"] for item in bundle} <= {"B1", "B2", "B3"}
-    assert all(row["valid"] and all(len(set(bundle)) == len(bundle) >= 2 for bundle in row["bundles"]) for row in rows)
+    named = [bundle["items"] for row in rows for bundle in row["bundles"]]
+    assert {item for bundle in rows[0]["bundles"] for item in bundle["items"]} <= {"B1", "B2", "B3"}
+    assert named and all(len(set(items)) == len(items) >= 2 for items in named)
+    assert "probability" not in str(rows) and "2 sessions, " in process.stdout  # it writes, and gives none
+
+
+def test_what_a_log_holds_is_answered_line_by_line_from_standard_input(finished, launch, monkeypatch):
+    """A product without a catalogue, a session of one product, a line that is no session: each has an answer in its place."""
+    lines = [
+        {"id": "s1", "products": [{"title": "thing 1"}, {"title": "thing 2"}]},
+        {"id": 2, "products": [{"title": "thing 1"}], "time": "12:30"},
+        {"id": "long", "products": [{"title": "thing " * 400}, {"title": "thing"}]},
+        {"id": "s4", "items": ["B1", "B2"]},
+    ]
+    standard = ["--config.generate.sessions_file=-", "--config.generate.out=-"]
+    adapter = f"--config.student.adapter={finished[0] / 'adapter'}"
+    text = "\n".join(map(json.dumps, lines)) + "\nno session\n"
+    process = launch("generate.py:smoke", adapter, *standard, input=text)
+    assert process.returncode == 0, process.stderr[-3000:]
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [row["session_id"] for row in rows] == ["s1", "2", "long", "s4", "line 5"]
+    assert [row["bundles"] for row in rows[1:]] == [[]] * 4
+    assert "tokens, which is more than the student reads" in rows[2]["error"]
+    assert "the product 'B1' is not in" in rows[3]["error"] and "not JSON" in rows[4]["error"]
+    assert "5 sessions" in process.stderr and "2 lines that cannot be read" in process.stderr
+    process = launch("generate.py:smoke", adapter, *standard, "--config.generate.strict=True", input=text)
+    assert process.returncode and "line 2: " in process.stderr and "Traceback" not in process.stderr
 
 
 def test_an_adapter_of_a_quantised_base_is_used_on_it(launch, shop, cache, monkeypatch):
@@ -102,12 +127,15 @@ def test_the_folder_of_a_run_is_not_written_into(finished, launch, shop):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda shop, adapter: (shop / "items.jsonl").write_text('{"id": "B1", "title": "x"}'), "B2"),
+        (lambda shop, adapter: (shop / "items.jsonl").write_text('{"id": "B1"}'), "its title is None"),
         (lambda shop, adapter: (shop / "sessions.jsonl").unlink(), "sessions.jsonl"),
         (lambda shop, adapter: (adapter / "kdjax.json").unlink(), "kdjax.json"),
         (lambda shop, adapter: edit(adapter / "kdjax.json", {"max_new_tokens": 3}), "shortest answer takes"),
         (lambda shop, adapter: (adapter / "adapter_model.safetensors").write_bytes(b"torn"), "safetensors"),
-        (lambda shop, adapter: edit(adapter / "kdjax.json", {"base": {"source": "x", "digest": "0"}}), "other weights"),
+        (
+            lambda shop, adapter: edit(adapter / "kdjax.json", {"base": {"source": "tiny-random", "digest": "0"}}),
+            "other weights",
+        ),
     ],
     ids=["item", "sessions", "description", "budget", "adapter", "base"],
 )

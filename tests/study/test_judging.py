@@ -5,12 +5,17 @@ import os
 import re
 import signal
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from study_helpers import HARD
 
+from kdjax import Bundler
 from kdjax.data import load_domain
+from kdjax.decoding import NoBundle, likely_bundles, sure_answer
+from kdjax.errors import InputError
+from kdjax.study.scores import square
 
 JUDGING = ["--config.eval.orders=2", *HARD]
 
@@ -64,11 +69,49 @@ def test_a_shop_gets_what_the_run_predicted(judging, launch, tmp_path):
     ]
     process = launch("generate.py:smoke", f"--workdir={tmp_path / 'shop'}", *flags)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "sessions 16/16" in process.stdout  # eight in two orders, as the adapter says
+    assert "8 sessions, " in process.stdout
+    calibrate = NoBundle(**json.loads((workdir / "adapter" / "kdjax.json").read_text())["no_bundle"])
+    assert calibrate.sessions == 40
     for row, predicted, session in zip(rows(tmp_path / "shop" / "bundles.jsonl"), predictions, sessions, strict=True):
-        assert row["bundles"] == [[session.items[n - 1] for n in bundle] for bundle in predicted["predicted"]]
-    process = launch("generate.py:smoke", f"--workdir={tmp_path / 'no'}", *flags, "--config.student.pair_layers=2")
-    assert process.returncode and "was trained with 1" in process.stderr
+        beliefs = calibrate(likely_bundles(square(predicted["pair_log_odds"], len(session))))
+        named = {frozenset(session.items[place] for place in bundle) for bundle in sure_answer(beliefs)}
+        assert {frozenset(bundle["items"]) for bundle in row["bundles"]} == named
+        assert row["no_bundle"] == pytest.approx(beliefs[()], abs=2e-4)
+
+
+def test_python_gives_what_the_command_line_gives(judging, cache, monkeypatch):
+    """Alone, together, and in other company: the same probabilities, and none of it compiles another program."""
+    monkeypatch.setenv("KDJAX_CACHE", str(cache))
+    bundler = Bundler.load(judging[0] / "adapter")
+    path = [["Kitchen", "Coffee"]]
+    sessions = [[{"title": f"Nelo grinder {n}", "categories": path} for n in range(size)] for size in (3, 2, 8, 1, 0)]
+    alone = [bundler.bundles(session) for session in sessions]
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: compiled.append(event))
+    together = bundler.many(sessions)
+    assert not [event for event in compiled if "backend_compile" in event]
+    for one, other in zip(alone, together, strict=True):
+        assert [bundle.products for bundle in one] == [bundle.products for bundle in other]
+        assert [bundle.probability for bundle in one] == pytest.approx(
+            [bundle.probability for bundle in other], abs=1e-3
+        )
+    assert alone[3] == alone[4] == []
+    [answer] = bundler.answers(sessions[:1])
+    assert answer.pairs.shape == (3, 3) and 0.0 <= answer.no_bundle <= 1.0
+    assert bundler.bundles(sessions[0], min_probability=1.0) == []
+
+
+def test_python_says_what_is_wrong_with_a_session(judging, cache, monkeypatch):
+    monkeypatch.setenv("KDJAX_CACHE", str(cache))
+    bundler = Bundler.load(judging[0] / "adapter")
+    with pytest.raises(InputError, match=r"sessions\[1\]: product 2: its title is None"):
+        bundler.many([[{"title": "x"}], [{"title": "x"}, {"name": "y"}]])
+    with pytest.raises(InputError, match=r"domain='food': .* was trained on demo; name one of them"):
+        bundler.bundles([{"title": "x"}, {"title": "y"}], domain="food")
+    with pytest.raises(InputError, match=r"sessions\[0\]: \d+ tokens, and the student reads"):
+        bundler.bundles([{"title": f"{n}", "categories": [["a", "b" * 500]]} for n in range(9)])
+    with pytest.warns(UserWarning, match="2 of 2 products have no categories"):
+        bundler.bundles([{"title": "x"}, {"title": "y"}])
 
 
 def test_a_judging_adapter_is_evaluated_again_as_it_is(judging, launch, tmp_path):
