@@ -6,10 +6,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from kdjax.errors import InputError
 from kdjax.sources.gguf_metadata import GGUFMetadata
+from kdjax.sources.tokenizer_classes import library_errors
 
 LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # gguf.TokenType; a user-defined token is text
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+# Texts of tokens that end a turn, in llama.cpp too, where the file does not name one (tokenizer.ggml.eot_token_id).
+TURN_ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<|endofturn|>")
 BOS, TEMPLATE = "tokenizer.ggml.bos_token_id", "tokenizer.chat_template"
 
 
@@ -34,11 +37,20 @@ PRE_TOKENIZERS: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
 
 
 def end_ids(metadata: GGUFMetadata) -> list[int]:
-    """The ids of the tokens that end a turn: end of sequence, then of turn and of message where the file names them."""
-    named = [name for name in ENDS if name == ENDS[0] or name in metadata.fields]
-    for name in named:
-        metadata.token(name)  # it is a token
-    return list(dict.fromkeys(metadata.field(name) for name in named))
+    """The ids of the tokens that end a turn: end of sequence, then of turn and of message where the file names them.
+
+    Where it names no end of turn, special tokens that are known to be one count.
+    """
+    tokens = metadata.list_of(str, "tokenizer.ggml.tokens")
+    ends = [tokens.index(metadata.token(name)) for name in ENDS if name == ENDS[0] or name in metadata.fields]
+    if ENDS[1] not in metadata.fields:
+        kinds = metadata.list_of(int, "tokenizer.ggml.token_type")
+        ends += [
+            i
+            for i, (text, kind) in enumerate(zip(tokens, kinds, strict=False))
+            if text in TURN_ENDS and kind == CONTROL
+        ]
+    return list(dict.fromkeys(ends))
 
 
 def gguf_tokenizer(metadata: GGUFMetadata) -> tuple[Tokenizer, dict]:
@@ -67,10 +79,8 @@ def gguf_tokenizer(metadata: GGUFMetadata) -> tuple[Tokenizer, dict]:
     if len(vocabulary) != len(tokens):
         twice = next(token for i, token in enumerate(tokens) if vocabulary[token] != i)
         raise InputError(f"{path}: the token {twice!r} is twice in tokenizer.ggml.tokens")
-    try:
+    with library_errors(f"{path}: tokens and merges do not make a tokenizer"):
         tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=family == "llama-bpe"))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"{path}: tokens and merges do not make a tokenizer ({error})") from error
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[family]()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens(_added_tokens(metadata, tokens, {"".join(merge) for merge in merges}))

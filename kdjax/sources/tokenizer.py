@@ -20,7 +20,7 @@ from kdjax.sources.chat_template import (
     templates_of,
 )
 from kdjax.sources.files import ModelFiles
-from kdjax.sources.folder import GENERATION, complete_end_tokens, end_tokens
+from kdjax.sources.folder import CONFIG, GENERATION, complete_end_tokens, end_tokens
 from kdjax.sources.gguf_model import open_gguf, tokenizer_json
 from kdjax.sources.tokenizer_files import json_if_there, read_files
 
@@ -116,7 +116,7 @@ class Tokenizer:
 
         `thinking` is the template's `enable_thinking`: reasoning models think before they answer unless it is False.
 
-        A template that refuses a system message, leaves it out or moves it gets it at the head of the first user message.
+        A template that refuses a system message, or leaves it out, gets it at the head of the first user message.
 
         Raises:
             InputError: the template refuses the conversation, or some message is not in the text as it was said; names the
@@ -152,18 +152,21 @@ class Tokenizer:
             )
 
     def _difference(self, messages: Sequence[Message], text: str) -> str:
-        """What a rendered text does to the messages, "" if they all stand in it, whole, once and in order.
+        """What a rendered text does to the messages; "" if it has them all, whole, once, and the turns in order.
 
-        Templates may trim the white space around a message, and nothing else.
+        Templates may trim the white space around a message and put the system message anywhere (Mistral's v0.3 puts it
+        into the last user message), and nothing else.
         """
         said = [self.escape(message["content"]).strip() for message in messages]
         at = 0
         for number, (message, content) in enumerate(zip(messages, said, strict=True), start=1):
-            start = text.find(content, at)
+            turn = message["role"] != "system"
+            start = text.find(content, at if turn else 0)
             if start < 0:
                 which = f"message {number} of {len(said)} ({message['role']})"
                 return f"leaves out, moves or changes {which}: {_shortened(content)!r}"
-            at = start + len(content)
+            if turn:
+                at = start + len(content)
         for content in dict.fromkeys(said):
             # A shorter text may be among the template's own words by chance.
             if "\n" in content and text.count(content) > sum(other.count(content) for other in said):
@@ -258,7 +261,8 @@ def read_tokenizer(folder: Path, ends: bool = True) -> Tokenizer:
     ids = [i for i in named if i is not None]
     known = set(inner.get_vocab(with_added_tokens=True).values())
     if unknown := [i for i in ids if type(i) is not int or i not in known]:
-        raise InputError(f"{folder}: eos_token_id {unknown[0]!r} is not the id of a token in tokenizer.json")
+        file = folder / (GENERATION if (folder / GENERATION).is_file() else CONFIG)
+        raise InputError(f"{file}: eos_token_id {unknown[0]!r} is not the id of a token in tokenizer.json")
     ids = list(dict.fromkeys(ids))
     if ends and not ids:
         raise InputError(f"{folder}: no end-of-sequence token is named (eos_token in tokenizer_config.json)")

@@ -4,7 +4,8 @@ Some classes take from tokenizer.json only the vocabulary and the merges, and se
 tables follow transformers 5.24 (models/auto/tokenization_auto.py and each class's own module).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -124,6 +125,18 @@ _MODEL_TYPES = {
     "XLMTokenizer": "xlm",
     "XLNetTokenizer": "xlnet",
 }
+# Further classes that transformers has, and that are not set up here. A name that it does not have stands for AS_FILE.
+_OTHERS = (
+    "AlbertTokenizer BarthezTokenizer BartphoTokenizer BartTokenizer BertJapaneseTokenizer BertweetTokenizer ByT5Tokenizer "
+    "CLIPTokenizer CanineTokenizer ClvpTokenizer CodeLlamaTokenizer CpmTokenizer DPRQuestionEncoderTokenizer "
+    "DebertaTokenizer DebertaV2Tokenizer DiaTokenizer EsmTokenizer EsmcTokenizer FNetTokenizer FSMTTokenizer "
+    "FlaubertTokenizer FunnelTokenizer HerbertTokenizer LEDTokenizer LasrTokenizer LayoutLMv2Tokenizer "
+    "LayoutLMv3Tokenizer LayoutXLMTokenizer LukeTokenizer LxmertTokenizer MBart50Tokenizer MPNetTokenizer "
+    "MarkupLMTokenizer MgpstrTokenizer MobileBertTokenizer MyT5Tokenizer NllbTokenizer NougatTokenizer "
+    "ParakeetTokenizer PerceiverTokenizer PhobertTokenizer RagTokenizer SeamlessM4TTokenizer Siglip2Tokenizer "
+    "SplinterTokenizer TapasTokenizer UdopTokenizer VideoPrismTokenizer VitsTokenizer Wav2Vec2CTCTokenizer "
+    "Wav2Vec2PhonemeCTCTokenizer"
+)
 REGISTERED = {model_type: name for name, model_types in _MODEL_TYPES.items() for model_type in model_types.split()}
 # Models whose files often name a wrong class: the registered one counts.
 OVERRIDDEN = ("qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp")
@@ -142,12 +155,14 @@ def class_name(settings: Mapping, config: Mapping, byte_level: bool) -> str:
     registered = REGISTERED.get(model_type) if isinstance(model_type, str) else None
     if not named:
         return registered or AS_FILE
-    named = str(named).removesuffix("Fast")
+    if not isinstance(named, str):
+        return str(named)  # no class is called so
+    named = named.removesuffix("Fast")
     if named == "LlamaTokenizer" and byte_level and model_type not in OVERRIDDEN:
         return AS_FILE  # Llama 3's files: the class would set up sentencepiece's way with spaces
     if registered == AS_FILE or model_type in OVERRIDDEN:
         return registered or AS_FILE
-    return named
+    return named if named in (*CLASSES, *_MODEL_TYPES, *_OTHERS.split()) else AS_FILE
 
 
 def rebuilt(name: str, tokenizer: Tokenizer, content: dict, settings: Mapping, where: str) -> Tokenizer:
@@ -184,7 +199,18 @@ def rebuilt(name: str, tokenizer: Tokenizer, content: dict, settings: Mapping, w
             f"{where}: tokenizer_class {name!r} goes with a BPE model, and tokenizer.json has {model['type']}"
         )
     merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model.get("merges") or []]
+    with library_errors(f"{where}: tokenizer.json does not make a {name}"):
+        made = rebuild(model["vocab"], merges, settings)
+    return made
+
+
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """An error of the tokenizers library as an InputError that says `what`. The library raises bare Exceptions, and where
+    its Rust code panics a BaseException that it does not export."""
     try:
-        return rebuild(model["vocab"], merges, settings)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"{where}: tokenizer.json does not make a {name} ({error})") from error
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise InputError(f"{what} ({error})") from error
+        raise

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from kdjax.errors import InputError
 from kdjax.reporting.files import read_json
-from kdjax.sources.tokenizer_classes import CLASSES, class_name, rebuilt
+from kdjax.sources.tokenizer_classes import CLASSES, class_name, library_errors, rebuilt
 
 # Special tokens by name, in the order in which transformers adds those that are missing.
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -43,10 +43,8 @@ def read_files(folder: Path) -> tuple[Tokenizer, dict[str, Any], str | None]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{folder}: tokenizer.json is missing (slow tokenizers are not read; save it with a fast one)")
-    try:
+    with library_errors(f"{path}: not a readable tokenizer"):
         inner = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"{path}: not a readable tokenizer ({error})") from error
     content, settings = read_json(path), json_if_there(folder / "tokenizer_config.json")
     _check_followed(folder, settings, content)
     byte_level = '"ByteLevel"' in path.read_text(encoding="utf-8")

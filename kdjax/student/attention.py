@@ -72,8 +72,7 @@ class Spans:
         head: int = 0,
     ) -> "Spans":
         """`starts`: places in the row, its length for padding; None: each row is one example. None is longer than `longest`."""
-        if starts is None:
-            starts = jnp.zeros((rows, length), jnp.int32)
+        starts = jnp.zeros((rows, length), jnp.int32) if starts is None else jnp.asarray(starts)
         if target_platform() != "cpu":
             return cls(starts, head=head)
         tokens = head + rows * length

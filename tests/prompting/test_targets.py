@@ -35,8 +35,26 @@ def test_a_target_is_the_turn_that_the_template_writes(inst, session, thought, c
     answer = f"{thought}\n{ANSWER_MARKER} [[1,3],[2,4]]" if thought else "[[1,3],[2,4]]"
     assert example.completion == f"{before}{answer}{after}</s>"
     turn = {"role": "assistant", "content": answer}
-    whole = tokenizer.render([*messages(session, "Rules: …", demonstrations=shown), turn], add_generation_prompt=False)
-    assert whole.startswith(example.prompt + example.completion)
+    asked = messages(session, "Rules: …", demonstrations=shown)
+    assert example.prompt == tokenizer.render(asked)
+    del asked[0]  # Mistral 0.3 has the system message in the last message alone, where that is the user's
+    whole = tokenizer.render([*asked, turn], add_generation_prompt=False)
+    assert whole.startswith(tokenizer.render(asked) + example.completion)
+
+
+def test_a_system_message_stays_where_the_template_puts_it(inst, session):
+    """Mistral 0.3 puts it into the last user message, after demonstrations; the others have it in the first."""
+    tokenizer, _ = inst
+    said = [
+        {"role": "system", "content": "S one"},
+        {"role": "user", "content": "1. the a"},
+        {"role": "assistant", "content": "[[1,2]]"},
+        {"role": "user", "content": "2. the b"},
+    ]
+    text = tokenizer.render(said)
+    last = "loop.last" in tokenizer.settings["chat_template"]
+    assert (text.index("1. the a") < text.index("S one") < text.index("2. the b")) == last
+    assert last or text.index("S one") < text.index("1. the a")
 
 
 @pytest.mark.parametrize("thought", ["", THOUGHT], ids=["answer", "thought first"])

@@ -9,7 +9,7 @@ from tokenizer_folders import CHATML, write_byte_level, write_sentencepiece
 
 from kdjax.errors import InputError
 from kdjax.sources.tokenizer import read_tokenizer
-from kdjax.sources.tokenizer_classes import OVERRIDDEN, REGISTERED
+from kdjax.sources.tokenizer_classes import AS_FILE, OVERRIDDEN, REGISTERED, class_name
 
 TEXTS = (
     "the <|turn|>x<|im_end|>\nthe",
@@ -335,3 +335,13 @@ def test_only_special_tokens_and_markers_of_the_template_are_broken_up_in_a_text
     assert tokenizer.escape(text) == "a < |im_start|> < |im_end|>   < |endoftext|> < b> <c> word\n\n"
     special = {i for i, t in tokenizer.inner.get_added_tokens_decoder().items() if t.special}
     assert not special & set(tokenizer.encode(tokenizer.escape(text)))
+
+
+def test_every_class_of_transformers_is_set_up_or_refused_by_name():
+    """A name that transformers does not have leaves tokenizer.json as it is (YiTokenizer, InternLM2Tokenizer, …)."""
+    mapping = pytest.importorskip("transformers.models.auto.tokenization_auto").TOKENIZER_MAPPING_NAMES
+    names = {name.removesuffix("Fast") for name in mapping.values() if name}
+    for name in names:
+        assert class_name({"tokenizer_class": name}, {}, byte_level=False) == name
+    for name in ("YiTokenizer", "QWenTokenizerFast", "BaichuanTokenizer"):
+        assert class_name({"tokenizer_class": name}, {}, byte_level=False) == AS_FILE

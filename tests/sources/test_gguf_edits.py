@@ -155,6 +155,8 @@ def test_every_field_that_is_checked_has_an_edit():
         ({f"{T}eot_token_id": 0, f"{T}eom_token_id": 1}, (2, 0, 1)),
         ({f"{T}eot_token_id": 2}, (2,)),
         ({f"{T}eos_token_id": 0, f"{T}eot_token_id": 2}, (0, 2)),
+        ({f"{T}eos_token_id": 0}, (0, 2)),  # <|im_end|> ends a turn by its text, where the file names no end of turn
+        ({f"{T}eos_token_id": 0, f"{T}eot_token_id": 1}, (0, 1)),
     ],
 )
 def test_what_ends_a_turn(fields, ends, tmp_path, weights):

@@ -41,7 +41,7 @@ KEEPS = {
         LAST_USER.replace(
             "messages[0].content", "(messages[0].content if messages[0].role == 'system' else '')"
         ).replace(" + '\n\n'", ""),
-        MERGED,
+        "<user>1. cable\n2. mug<assistant>[[1,2]]<user>Group the products.\nRules: none1. Café\n2. TV",
     ),
     "breaks on it": ("{% if messages[0].role == 'system' %}{{ 1 // 0 }}{% endif %}" + PLAIN, MERGED),
     "shortens it": (PLAIN.replace("m.content", "(m.content[:9] if m.role == 'system' else m.content)"), MERGED),
@@ -49,7 +49,7 @@ KEEPS = {
 
 
 @pytest.mark.parametrize("template, expected", KEEPS.values(), ids=KEEPS)
-def test_a_system_message_is_kept_or_joined_to_the_first_user_message(template, expected, tmp_path):
+def test_a_system_message_stays_where_the_template_has_it_or_joins_the_first_user_message(template, expected, tmp_path):
     assert rendered(tmp_path, template) == expected
 
 

@@ -10,7 +10,7 @@ from kdjax.student import LoraConfig, load_student
 student = load_student(sys.argv[1], lora=LoraConfig(r=2))
 student.tokenizer.render([{"role": "user", "content": "hi"}])
 student.save_adapter(sys.argv[2])
-student.save_merged(sys.argv[2])
+student.save_merged(sys.argv[2] + "-merged")
 import gguf
 found = {"torch", "transformers", "peft"} & set(sys.modules)
 sys.exit(f"imported: {sorted(found)}" if found else 0)
