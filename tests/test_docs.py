@@ -70,7 +70,11 @@ def test_commands_name_configs_and_fields_that_exist():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_fields_that_stand_by_themselves_are_fields_of_some_config(page):
     known = set().union(
-        *(flattened(import_module(f"configs.{path.stem}").get_config()) for path in ROOT.glob("configs/*.py") if path.stem != "base")
+        *(
+            flattened(import_module(f"configs.{path.stem}").get_config())
+            for path in ROOT.glob("configs/*.py")
+            if path.stem != "base"
+        )
     )
     assert {field.rstrip(".") for field in FIELD.findall(page.read_text())} - known - {"FIELD"} == set()
 
@@ -95,6 +99,8 @@ def test_a_comment_belongs_to_the_field_on_its_line():
 def test_every_job_has_a_config():
     import launch
 
-    configs = [import_module(f"configs.{path.stem}").get_config() for path in ROOT.glob("configs/*.py") if path.stem != "base"]
+    configs = [
+        import_module(f"configs.{path.stem}").get_config() for path in ROOT.glob("configs/*.py") if path.stem != "base"
+    ]
     assert {config.job for config in configs} == launch.JOBS.keys()
     assert flags.FLAGS  # launch defines its flags once

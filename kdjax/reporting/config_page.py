@@ -1,6 +1,6 @@
 """docs/config.md: every field of a config with its default and its meaning, read from the comments in kdjax/config.py.
 
-    python -m kdjax.reporting.config_page > docs/config.md
+python -m kdjax.reporting.config_page > docs/config.md
 """
 
 import ast
@@ -16,6 +16,7 @@ HEAD = """# Every field of a config
 
 Any field can be set on the command line, as in `--config.train.epochs=2`. A misspelt one is an error that names the nearest.
 A config in `configs/` sets a few of these fields and has its own defaults for them.
+`DEFAULT_MODEL` is SmolLM2-135M-Instruct, in a wheel.
 
 This page is generated from `kdjax/config.py`; write it anew with `python -m kdjax.reporting.config_page > docs/config.md`.
 """
