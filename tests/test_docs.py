@@ -19,9 +19,7 @@ FIELD = re.compile(r"--config\.([\w.]+)")
 
 
 def flattened(config) -> set[str]:
-    return {name for name, _ in config.items(preserve_field_references=True)} | set(
-        name for name in _leaves(config, "")
-    )
+    return set(_leaves(config, ""))
 
 
 def _leaves(config, prefix):
