@@ -4,7 +4,7 @@
         --config.data.domains="('electronic','clothing')"
 
 Ten minutes on two CPU cores when measured, both domains. The student is that of all configs here but sft_text and
-sft_thoughts (docs/recipe.md says how it was found): a head on the states of its sixth layer judges which products
+sft_thoughts (docs/results/recipe.md says how it was found): a head on the states of its sixth layer judges which products
 belong together, fine-tuned with LoRA below it; the 24 layers behind are not computed, and an answer is the grouping
 with the best strict F1 to be expected in its session. The row "frozen student" is the untrained one: the same head on
 the untrained states. `:smoke` runs in seconds.

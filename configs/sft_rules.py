@@ -3,9 +3,9 @@
     python launch.py --config=configs/sft_rules.py
 
 Runs on the synthetic demo domain with SmolLM2-135M as the student, and as a stand-in for the teacher. Three minutes on two
-CPU cores when measured, with packages and model on disk. README.md has the table that came out.
+CPU cores when measured, with packages and model on disk. docs/results/demo.md has the table that came out.
 
-Real data (see README.md for where to get it):
+Real data (docs/data.md says where to get it):
 
     python launch.py --config=configs/sft_rules.py --config.data.source=bundlerec --config.data.root=DIR \\
         --config.data.domains="('electronic','clothing')"

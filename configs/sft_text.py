@@ -3,7 +3,7 @@
     python launch.py --config=configs/sft_text.py
 
 The other configs judge pairs of products instead, since a student of this size that writes learns to name bundles and not to find
-them (docs/recipe.md, section 12). Three minutes on the demo, two CPU cores. `:smoke` runs in seconds.
+them (docs/results/recipe.md, section 12). Three minutes on the demo, two CPU cores. `:smoke` runs in seconds.
 """
 
 from configs.base import base, variant

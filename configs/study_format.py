@@ -4,7 +4,7 @@
     python launch.py --config=configs/study_format.py --config.data.source=bundlerec --config.data.root=DIR \\
         --config.data.domains="('electronic','clothing')"
 
-The first prints the plan: cells, steps, teacher calls, time, disk. Fine-tuned students judge pairs (docs/recipe.md);
+The first prints the plan: cells, steps, teacher calls, time, disk. Fine-tuned students judge pairs (docs/results/recipe.md);
 thoughts, which are written, are measured against a student that writes without them. A row "from annotations" is taught
 by no model: the floor that a teacher must beat. Each cell is compared with the one without knowledge. `:small` leaves
 out the cells that are fine-tuned to write, a teacher's thoughts (a call per training session) and the second epoch;

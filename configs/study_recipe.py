@@ -1,4 +1,4 @@
-"""The recipe, each lever taken out: what makes a fine-tuned student worth having (docs/recipe.md).
+"""The recipe, each lever taken out: what makes a fine-tuned student worth having (docs/results/recipe.md).
 
     python launch.py --config=configs/study_recipe.py --config.data.source=bundlerec --config.data.root=DIR \\
         --config.data.domains="('electronic','clothing')"

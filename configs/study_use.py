@@ -6,7 +6,7 @@
 
 Rules stand in every prompt. In context: the untrained student writes, after 0, 1, 3 or 5 demonstrations, the nearest training
 sessions. AICL is the predecessor, with the teacher as its model: at most eleven teacher calls per test session. Fine-tuned: the student
-judges pairs (docs/recipe.md), without and with a demonstration, and is compared with one that judges them untrained; or it writes, as
+judges pairs (docs/results/recipe.md), without and with a demonstration, and is compared with one that judges them untrained; or it writes, as
 in context. `:small` leaves out AICL, five demonstrations, the fine-tuned student that writes and the second epoch; `:smoke` runs in
 two minutes.
 """

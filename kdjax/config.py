@@ -18,7 +18,7 @@ def base(name: str) -> ConfigDict:
             tensor=1,  # cuts the base alone: each device computes a part of every layer
         ),
         data=create(
-            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files), "jsonl" (your own, see kdjax/data/jsonl.py) or "completejourney" (grocery baskets without bundles)
+            source="demo",  # "demo" (synthetic, made here), "bundlerec" (CSV files), "jsonl" (your own, see docs/data.md) or "completejourney" (grocery baskets without bundles)
             root="",  # the folder that holds one folder per domain
             domains=("demo",),  # trained on together, tested on each
         ),
@@ -26,8 +26,8 @@ def base(name: str) -> ConfigDict:
             kind="hf",  # "hf": a model in transformers; "http": an endpoint; "annotations": no model, rules from statistics; "replay": recorded answers only
             source=DEFAULT_MODEL,  # a stand-in: it is the student's own model. Name a real teacher for a real study, or the endpoint's name for one
             dtype="float32",  # of the teacher's weights
-            batch_size=8,  # prompts answered side by side; "http": requests under way at once
-            url="",  # "http" only: what stands before /chat/completions, as in "https://api.openai.com/v1"
+            batch_size=8,  # prompts answered together; "http": requests sent at once
+            url="",  # "http" only: what comes before /chat/completions, as in "https://api.openai.com/v1"
             key_variable="",  # "http" only: the environment variable that holds the API key, as in "OPENAI_API_KEY"; "": none is sent
             thinking=False,  # True: a reasoning model thinks before it answers, and needs a larger knowledge.max_new_tokens; its thinking is cut out
             cache_dir="",  # shared by all runs; "" is ~/.cache/kdjax/teacher
@@ -35,7 +35,7 @@ def base(name: str) -> ConfigDict:
         knowledge=create(
             formats=(
                 "rules",
-            ),  # any of "patterns", "rules" (both stand in the prompt) and "thoughts" (written before the answer)
+            ),  # any of "patterns", "rules" (both in the prompt) and "thoughts" (written before the answer)
             reflections=8,  # training sessions per domain that the teacher reflects on, for rules; 0: all. Of a sample (see quantity): those in it
             thoughts=0,  # the same for thoughts: sessions that the teacher thinks about; 0: all. The others train on bare answers
             strategy="random",  # which sessions: "random", "length" or "diversity"
@@ -67,7 +67,7 @@ def base(name: str) -> ConfigDict:
         student=create(
             source=DEFAULT_MODEL,
             answer="pairs",  # "pairs": a head on its hidden states judges which products belong together; "text": it writes the bundles
-            pair_layers=6,  # the states behind so many layers are judged, by "pairs" and by the frozen student
+            pair_layers=6,  # the states after this many layers are judged, by "pairs" and by the frozen student
             adapter="",  # a PEFT adapter folder to start from; "": a fresh one by the fields of `lora`
             quantization=placeholder(str),  # of the frozen base: "int8" or "nf4" (QLoRA); left empty: none
             dtype="float32",  # of the frozen base and the activations; on GPU and TPU "bfloat16"
@@ -86,8 +86,8 @@ def base(name: str) -> ConfigDict:
         ),
         train=create(
             epochs=2,
-            shuffle_products=True,  # each epoch tells a session's products in another order, since their places mean nothing
-            max_steps=-1,  # stop after so many optimizer steps; -1: all epochs; 0: no training
+            shuffle_products=True,  # each epoch has a session's products in another order, since their places mean nothing
+            max_steps=-1,  # stop after this many optimizer steps; -1: all epochs; 0: no training
             batch_size=16,  # examples per optimizer step, over all devices
             micro_batch_tokens=2400,  # about as many as one device computes at a time: memory and speed, not results
             max_length=2048,  # most tokens of one example, prompt and target; a longer one is an error
@@ -99,11 +99,11 @@ def base(name: str) -> ConfigDict:
             checkpoint_every=10,  # optimizer steps between checkpoints; there is one after each epoch anyway
         ),
         eval=create(
-            orders=4,  # in how many orders the products are told where student.answer is "pairs"; the judgements are averaged
+            orders=4,  # in how many orders the products are read where student.answer is "pairs"; the judgements are averaged
             constraint="none",  # of written answers. "none": free text, failures counted (the paper's); "json": a list of lists; "items": always valid
             max_sessions=0,  # per split and domain, evenly spaced; 0: all
             max_new_tokens=64,  # most tokens of an answer
-            batch_size=64,  # prompts answered side by side on each device
+            batch_size=64,  # prompts answered together on each device
             buckets=3,  # prompt lengths to compile for
         ),
         generate=create(  # for job="generate"

@@ -30,7 +30,9 @@ from kdjax.study.telling import Teller, digest
 from kdjax.training import PairRows, Rows
 from kdjax.training.batches import by_domain, common_prefix
 
-SHARE = 0.3  # of the rate of a plain matrix product that training and reading reach; README.md has the measurement
+SHARE = (
+    0.3  # of the rate of a plain matrix product that training and reading reach; docs/benchmark.md has the measurement
+)
 FORMULA = (
     "time ≈ (4 · N · tokens trained + 2 · N · tokens read or written) ÷ (30 % of a plain matrix product's rate, measured now: "
     "{rate:.0f} Gflop/s), N: weights of the layers computed; without compilation. What cells share counts with the first, "

@@ -21,7 +21,7 @@ SHOWN = {"no demonstration": 0, "two": 2}
 
 @pytest.fixture(scope="module", params=[(family, spaces) for family in FAMILIES for spaces in SPACES], ids=" ".join)
 def inst(request, tmp_path_factory):
-    """A tokenizer of each family that README names, with what its template writes around an answer."""
+    """A tokenizer of each family that docs/students.md names, with what its template writes around an answer."""
     family, spaces = request.param
     return read_tokenizer(write_tokenizer(tmp_path_factory.mktemp("inst"), family, spaces)), FAMILIES[family][2]
 

@@ -1,4 +1,4 @@
-"""Random weights of published shapes: other families load, train and answer at real size. README.md has the numbers."""
+"""Random weights of published shapes: other families load, train and answer at real size. docs/students.md has the numbers."""
 
 import json
 import subprocess

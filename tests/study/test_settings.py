@@ -18,7 +18,7 @@ def test_the_default_is_valid():
 
 
 def test_the_default_is_the_recipe():
-    """Section 9 of docs/recipe.md, which README's table is of; changed, both are to be measured anew."""
+    """Section 9 of docs/results/recipe.md, which the table of README is of; changed, both are to be measured anew."""
     config = base("x")
     student, train = config.student, config.train
     assert (student.answer, student.pair_layers, config.lora.r, config.lora.lora_alpha) == ("pairs", 6, 16, 32.0)
