@@ -8,9 +8,14 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+try:
+    import jax
+except ValueError as error:  # JAX checks most of its variables when it is imported
+    given = " ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
+    sys.exit(f"error: JAX cannot start as this shell asks ({given}): {error}. Correct or unset that variable")
 
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
@@ -78,6 +83,9 @@ def check_environment() -> None:
         tempfile.gettempdir()
     except FileNotFoundError as error:
         raise InputError(f"{error.strerror}; set TMPDIR to a folder that can be written to") from error
+    jax.config.update(
+        "jax_enable_x64", False
+    )  # JAX_ENABLE_X64=1 widens some of the arrays, and programs of 32 bits refuse them
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a teacher may need the GPU, too
     check_backend()
 
