@@ -10,7 +10,6 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.training import backend, check_backend
 
-
 ROOT = Path(__file__).parents[2]
 
 
