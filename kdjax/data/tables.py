@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from kdjax.data.files import MISSING, read_text
+from kdjax.data.files import is_missing, read_text
 from kdjax.errors import InputError
 
 
@@ -62,7 +62,7 @@ def read_table(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str
 
 def check_id(path: Path, row: int, column: str, id: str) -> None:
     """Raise InputError for an id that stands for a missing value."""
-    if id.strip() in MISSING:
+    if is_missing(id):
         raise fault(path, row, f"the column '{column}' is {id.strip()!r}, a missing value; write the id")
 
 

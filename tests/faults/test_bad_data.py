@@ -98,6 +98,30 @@ BAD_CSV = {
         ", row 4: item c: the category",
     ),
     "a missing category": (CATEGORIES, swap(b"[[Shoes]]", b"[[nan]]"), ", row 4: item c", "[[]] for no category"),
+    "a missing title in small letters": (
+        TITLES,
+        swap(b"Cups", b"n/a"),
+        ", row 3: the title of item b is 'n/a', a missing",
+    ),
+    "a title undefined": (TITLES, swap(b"Cups", b"undefined"), ", row 3: the title of item b is 'undefined'"),
+    "categories of Python 2": (
+        CATEGORIES,
+        swap(b"[[Shoes]]", b"[[u'Shoes']]"),
+        ", row 4: item c: the category",
+        "quotes",
+    ),
+    "typographic quotes": (
+        CATEGORIES,
+        swap(b"[[Shoes]]", "[[“Shoes”]]".encode()),
+        ", row 4: item c: the category name '“Shoes”' has quotes around it",
+    ),
+    "tuples of names": (CATEGORIES, swap(b"[[Shoes]]", b"[[(Shoes)]]"), ", row 4: item c: the category name '(Shoes)'"),
+    "paths in one text": (
+        CATEGORIES,
+        lambda data: data.replace(b"[[", b"[[Shop > "),
+        ": every name of this column is a path in one text, as 'Shop > Home'",
+        "write [[A,B,C],[A,D]]",
+    ),
     "no categories": (CATEGORIES, swap(b"[[Shoes]]", b""), ", row 4: item c", "[[]] for no category"),
     "names separated by comma and space": (
         CATEGORIES,
@@ -145,6 +169,22 @@ BAD_JSONL = {
         swap(b'"Cups"', b'"Cups", "categories": ["Home"]'),
         ", line 2",
         'as in [["Home", "Mugs"]]',
+    ),
+    "quotes in a name": (
+        ITEMS,
+        swap(b'"Cups"', b'"Cups", "categories": [["\'Home\'"]]'),
+        ", line 2, field 'categories': the category name \"'Home'\" has quotes around it",
+    ),
+    "a list in a name": (
+        ITEMS,
+        swap(b'"Cups"', b'"Cups", "categories": [["[\'Home\', \'Mugs\']"]]'),
+        ", line 2, field 'categories'",
+        "has a bracket around it",
+    ),
+    "a path in one text": (
+        ITEMS,
+        swap(b'"Cups"', b'"Cups", "categories": [["Home|Mugs"]]'),
+        ", field 'categories': every name of this column is a path in one text, as 'Home|Mugs'",
     ),
     "two files joined": (ITEMS, swap(b'{"id": "b"', b'\xef\xbb\xbf{"id": "b"'), ", row 2: a byte order mark inside"),
     "an object over many lines": (SESSIONS, swap(b", ", b",\n"), ", line 1: this is not JSON"),
