@@ -41,7 +41,7 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>-<hash of the config>).")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "Of several processes: HOST:PORT of the first one.")
 PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "How many processes there are. A TPU pod and Slurm tell it themselves."
+    "processes", 0, "How many processes there are; not needed on a TPU pod or under Slurm."
 )
 PROCESS = flags.DEFINE_integer("process", -1, "Which of them this is, from 0.")
 
@@ -73,10 +73,10 @@ def main(argv: list[str]) -> None:
 
 
 def check_environment() -> None:
-    """Check what this machine and this shell give, before anything is read, asked or written.
+    """Check this machine and the environment variables, before anything is read, asked or written.
 
     Raises:
-        InputError: no folder for models or for temporary files, or JAX does not start on the platform that is asked for.
+        InputError: no folder for models or for temporary files, or JAX does not start as the variables ask.
     """
     cache_root()
     try:
@@ -91,13 +91,13 @@ def check_environment() -> None:
 
 
 def work(config, workdir: str) -> None:
-    """Do the job. Of several processes only the first writes to the folder."""
+    """Do the job. If there are several processes, only the first calls this: it alone writes to the folder."""
     check_place(workdir)
     JOBS[config.job](config, workdir)
 
 
 def lead(config, workdir: str) -> None:
-    """Do the job as the first of several processes; the others hear when it ends, and why."""
+    """Do the job as the first of several processes, and tell the others when and why it ends."""
     try:
         work(config, workdir)
     except BaseException as error:
