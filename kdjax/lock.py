@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from kdjax.errors import InputError
 
@@ -65,7 +65,7 @@ def check_free(folder: Path) -> None:
         pass
 
 
-def _open(folder: Path, mode: str) -> TextIO:
+def _open(folder: Path, mode: Literal["a+", "r+"]) -> TextIO:
     path = folder / LOCK
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"{path} should be a file, the lock of the folder, and is something else; delete it")
@@ -76,7 +76,7 @@ def _check_held(file: TextIO, path: Path) -> None:
     """Raise InputError unless the open lock file is the one at `path`."""
     try:
         there = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
+    except OSError:  # no such file, or a stale handle of NFS
         there = False
     if not there:
         raise InputError(
