@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -29,11 +29,12 @@ def plain_console() -> Console:
 class RunLog:
     """The log of one run in `workdir`: `log.jsonl` and `tensorboard/`, both written through at every call.
 
-    Opening it again appends, so the log of a continued run holds all its parts.
+    Opening it again appends, so the log of a continued run holds all its parts. Every stage, step and result of a run is an
+    event before it is written elsewhere; so `check` is called at each, and raises where the run must not go on.
     """
 
-    def __init__(self, workdir: str | Path, console: Console | None = None):
-        self.console = console or plain_console()
+    def __init__(self, workdir: str | Path, console: Console | None = None, check: Callable[[], None] = lambda: None):
+        self.console, self._check = console or plain_console(), check
         self._events = open_to_append(Path(workdir) / "log.jsonl")
         self._curves = _open_tensorboard(Path(workdir) / "tensorboard")
 
@@ -46,6 +47,7 @@ class RunLog:
             raise ValueError(
                 f"log event {name!r}: the log itself writes {', '.join(sorted(taken))}; name the field otherwise"
             )
+        self._check()
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._events.write(json_line({"time": stamp, "event": name, **fields}) + "\n")
         self._events.flush()

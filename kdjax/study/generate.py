@@ -75,7 +75,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
             Path(config.student.adapter), trained["products"], shape.hidden_size, config.student.pair_layers
         )
     check_workdir(Path(workdir), config, {})
-    with claim(Path(workdir), config, {}), RunLog(workdir) as log:
+    with claim(Path(workdir), config, {}) as check_held, RunLog(workdir, check=check_held) as log:
         parallel = devices(config)
         student = load_student(config.student.source, **settings, place=parallel.place)
         answer = answerer(student, parallel, config, form)
