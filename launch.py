@@ -8,9 +8,14 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+try:
+    import jax
+except ValueError as error:  # JAX checks most of its variables when it is imported
+    given = " ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
+    sys.exit(f"error: JAX cannot start as this shell asks ({given}): {error}. Correct or unset that variable")
 
 from kdjax.benchmark import benchmark
 from kdjax.errors import InputError
@@ -51,7 +56,7 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config name>-<hash of the config>).")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "Of several processes: HOST:PORT of the first one.")
 PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "How many processes there are. A TPU pod and Slurm tell it themselves."
+    "processes", 0, "How many processes there are; not needed on a TPU pod or under Slurm."
 )
 PROCESS = flags.DEFINE_integer("process", -1, "Which of them this is, from 0.")
 
@@ -83,28 +88,31 @@ def main(argv: list[str]) -> None:
 
 
 def check_environment() -> None:
-    """Check what this machine and this shell give, before anything is read, asked or written.
+    """Check this machine and the environment variables, before anything is read, asked or written.
 
     Raises:
-        InputError: no folder for models or for temporary files, or JAX does not start on the platform that is asked for.
+        InputError: no folder for models or for temporary files, or JAX does not start as the variables ask.
     """
     cache_root()
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
         raise InputError(f"{error.strerror}; set TMPDIR to a folder that can be written to") from error
+    jax.config.update(
+        "jax_enable_x64", False
+    )  # JAX_ENABLE_X64=1 widens some of the arrays, and programs of 32 bits refuse them
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a teacher may need the GPU, too
     check_backend()
 
 
 def work(config, workdir: str) -> None:
-    """Do the job. Of several processes only the first writes to the folder."""
+    """Do the job. If there are several processes, only the first calls this: it alone writes to the folder."""
     check_place(workdir)
     JOBS[config.job](config, workdir)
 
 
 def lead(config, workdir: str) -> None:
-    """Do the job as the first of several processes; the others hear when it ends, and why."""
+    """Do the job as the first of several processes, and tell the others when and why it ends."""
     try:
         work(config, workdir)
     except BaseException as error:

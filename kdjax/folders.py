@@ -6,7 +6,10 @@ from pathlib import Path
 
 from kdjax.errors import InputError
 
-URL = re.compile(r"[A-Za-z][\w+.-]*:/")  # a Path has one of the two slashes
+URL = re.compile(r"(?:^|/)[A-Za-z][\w+.-]*:/")  # a Path has one of the two slashes; the libraries look for it anywhere
+UNEXPANDED = re.compile(
+    r"~[^/]*|(?:.*/)?\$(?:\w+|\{\w+\})(?=/|$)"
+)  # left by a shell that did not, or could not, replace it
 PATTERN = re.compile(r"[*?\[\]\x00-\x1f\x7f]")  # the libraries that write checkpoints take some of these for patterns
 BELOW = Path(*["x" * 64] * 4)  # about as long as the longest path that is written below a workdir
 
@@ -20,13 +23,21 @@ def check_folder(path: Path, name: str, advice: str) -> None:
         advice: what to do instead, the end of the error.
 
     Raises:
-        InputError: it is a URL, has characters of patterns, is no folder or below a file, or cannot be written to.
+        InputError: it is a URL or holds one, has characters of patterns, is no folder or below a file, or cannot be written to.
     """
     text = str(path)
-    if URL.match(text):
+    try:
+        whole = str(path.absolute())
+    except FileNotFoundError as error:
+        raise InputError(f"{name[:200]}: the current folder was deleted; change to another one first") from error
+    if URL.search(whole):
         raise InputError(
             f"{name[:200]} is a URL, and only folders of this machine are written to; mount it, and name the folder it is mounted "
             f"at, or {advice}"
+        )
+    if found := UNEXPANDED.match(text):
+        raise InputError(
+            f"{name[:200]}: {found[0].rpartition('/')[2]} is neither a known user's home nor replaced by the shell; {advice}"
         )
     if found := PATTERN.search(text):
         raise InputError(f"{name[:200]!r} cannot be a folder: {found[0]!r} stands for other characters; {advice}")

@@ -3,16 +3,18 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.lock import LOCK, check_free, locked
+from kdjax.lock import LOCK, LOOK, check_free, locked
 
 HOLD = "import sys; from pathlib import Path; from kdjax.lock import locked\nwith locked(Path(sys.argv[1])): print('held', flush=True); input()"
 TRY = HOLD.replace("input()", "")
@@ -123,3 +125,47 @@ def test_another_fault_of_the_lock_is_not_hidden(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="broken"):
         locked(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("end", ["delete", "move", "replace", "delete the lock"])
+def test_the_holder_notices_that_its_folder_has_gone(tmp_path, end):
+    """Else the same command works in a new folder of this name, beside the one that still runs."""
+    folder = tmp_path / "run"
+    with locked(folder) as check_held:
+        check_held()
+        if end == "delete the lock":
+            (folder / LOCK).unlink()
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        if end == "delete":
+            shutil.rmtree(tmp_path / "elsewhere")
+        if end == "replace":
+            with locked(folder):
+                pass
+        with pytest.raises(InputError, match=f"{folder} or its .lock was deleted or moved while this run worked in it"):
+            check_held()
+
+
+def test_a_folder_deleted_before_its_lock_is_taken_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda file, kind: (tmp_path / LOCK).unlink())
+    with pytest.raises(InputError, match="was deleted or moved"):
+        locked(tmp_path).__enter__()
+
+
+def test_a_mere_look_keeps_nobody_out(tmp_path):
+    with locked(tmp_path):
+        pass
+    with (tmp_path / LOCK).open() as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        timer = threading.Timer(LOOK / 5, fcntl.flock, [looker, fcntl.LOCK_UN])
+        timer.start()
+        with locked(tmp_path):
+            timer.join()
+
+
+@pytest.mark.parametrize("job", [check_free, lambda folder: locked(folder).__enter__()], ids=["look", "take"])
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere"), os.mkfifo])
+def test_what_is_no_lock_file(tmp_path, job, make):
+    make(tmp_path / LOCK)
+    with pytest.raises(InputError, match=".lock should be a file.*delete it"):
+        job(tmp_path)

@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     tokenizer, shape = load_tokenizer(files), check_student(config.student.source)
     work, found = build(domain, tokenizer), read(folder / "results.json")
     check_work(config, work)
-    with claim(folder, config, {domain.name: domain}), RunLog(folder) as log:
+    with claim(folder, config, {domain.name: domain}) as check_held, RunLog(folder, check=check_held) as log:
         tokenizer.save(folder / "tokenizer")
         bench = Bench(config, work, files, shape, folder, log, backend)
 

@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from kdjax.data.categories import parse_categories, separated_by_spaces
+from kdjax.data.categories import joined_names, joined_reason, parse_categories, separated_by_spaces
 from kdjax.data.deduplicate import deduplicate
-from kdjax.data.files import MISSING, domain_folder, one_line
+from kdjax.data.files import domain_folder, is_missing, one_line
 from kdjax.data.fingerprint import fingerprint
 from kdjax.data.sessions import CategoryPath, Domain, Session
 from kdjax.data.split import official_split
@@ -117,7 +117,7 @@ def _intents(folder: Path, kept: set[str]) -> dict[str, tuple[int, str]]:
     path = folder / "bundle_intent.csv"
     intents = one_value(path, ("bundle ID", "intent"))
     for bundle, (row, intent) in intents.items():
-        if one_line(intent) in MISSING:
+        if is_missing(intent):
             raise fault(path, row, f"the intent of bundle {bundle} is {intent!r}; leave it empty where none is known")
     if intents and not intents.keys() & kept:
         bundle, (row, _) = next(iter(intents.items()))
@@ -149,7 +149,7 @@ def _titles(folder: Path) -> dict[str, str]:
         titles[item] = one_line(text)
         if not titles[item]:
             raise fault(path, row, f"the item {item} has an empty title")
-        if titles[item] in MISSING:
+        if is_missing(text):
             raise fault(path, row, f"the title of item {item} is {text!r}, a missing value; write its title")
     return titles
 
@@ -166,4 +166,6 @@ def _categories(folder: Path) -> dict[str, tuple[CategoryPath, ...]]:
         row = next(row for row, text in table.values() if text == spaced)
         reason = f"every comma of this column has a space after it, so {spaced[:80]} is one name"
         raise fault(path, row, f'{reason}; write [[A,B]] for two names, or with quotes [["A, B"]] for one')
+    if joined := joined_names(path for paths in categories.values() for path in paths):
+        raise InputError(f"{path}: {joined_reason(joined)}")
     return categories

@@ -1,19 +1,52 @@
-"""The category column of the BundleRec files: lists of names without quotes, or with the quotes of JSON or Python."""
+"""Category names, and the category column of the BundleRec files: lists of names without quotes, or with those of JSON or Python."""
 
 import json
 import re
 from ast import literal_eval
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from html import unescape
 
-from kdjax.data.files import MISSING, one_line
+from kdjax.data.files import is_missing, one_line
 from kdjax.data.sessions import CategoryPath
 
 # Possessive, so that a long text that does not fit fails in linear time.
 _NAME = r"""(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')"""
 _PATH = rf"\[\s*+(?:{_NAME}\s*+(?:,\s*+{_NAME}\s*+)*+,?+\s*+)?+\]"
 _QUOTED = re.compile(rf"\[\s*+{_PATH}\s*+(?:,\s*+{_PATH}\s*+)*+,?+\s*+\]", re.DOTALL)
-_OPENING_QUOTE = re.compile(r"""(?:^|,)\s*\\?["']""")
+# A quote where a name may begin, and one where a name may end: together quotes around a name, alone an apostrophe or inches.
+_QUOTES = [(re.compile(rf"(?:^|,)\s*+[uUbB]?\\?{at}"), re.compile(rf"{at}\s*+(?:,|$)")) for at in "'\""]
+_WRAPPED = re.compile(r"""[uUbB]?\\?(?:'.*'|".*"|`.*`|[“”„].*[“”]|[‘’‚].*[‘’]|«.*»|‹.*›)""", re.DOTALL)
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_JOINED = re.compile(r"[>›»→|；]")
 _FORMS = """write [[A,B,C],[A,D]], or with quotes [["A","B","C"],["A","D"]]; [[]] for no category"""
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a category name that is a missing value, or that another program's notation is still part of.
+
+    A name in quotes or brackets, or with half of a pair of brackets, comes from a list that was written as text or split at the
+    wrong places. Apostrophes and inches are part of a name, as in Levi's, '90s or 19" racks.
+    """
+    plain = unescape(name)
+    if is_missing(name):
+        raise ValueError(f"the category name {name!r} stands for a missing value; {_FORMS}")
+    if _WRAPPED.fullmatch(plain):
+        raise ValueError(f"the category name {name[:80]!r} has quotes around it; {_FORMS}")
+    for opening, closing in _BRACKETS.items():
+        if plain.startswith(opening) or (plain.endswith(closing) and plain.count(opening) < plain.count(closing)):
+            raise ValueError(f"the category name {name[:80]!r} has a bracket around it or a half of one; {_FORMS}")
+    name.encode()  # UnicodeEncodeError, a ValueError, for half of a surrogate pair
+
+
+def joined_names(paths: Iterable[CategoryPath]) -> str | None:
+    """A name of a column whose names all are whole paths, as `Home > Mugs` or `Home|Mugs`; None if they are not."""
+    names = [unescape(name) for path in paths for name in path]
+    return names[0] if names and all(map(_JOINED.search, names)) else None
+
+
+def joined_reason(name: str) -> str:
+    """What an error says of a column with `joined_names`."""
+    return f"every name of this column is a path in one text, as {name[:80]!r}; a path is a list of names: {_FORMS}"
 
 
 def parse_categories(text: str) -> tuple[CategoryPath, ...]:
@@ -25,15 +58,13 @@ def parse_categories(text: str) -> tuple[CategoryPath, ...]:
 
     Raises:
         ValueError: the text has neither form (no outer brackets, a bracket inside a name, quotes around some names only),
-            or a name is missing (`nan`).
+            or a name is none (see `check_name`).
     """
     text = text.strip()
     paths = _quoted(text) if _QUOTED.fullmatch(text) else _plain(text)
     names = tuple(tuple(one_line(name) for name in path) for path in paths)
-    for name in (name for path in names for name in path):
-        if name in MISSING:
-            raise ValueError(f"the category name {name!r} stands for a missing value; {_FORMS}")
-        name.encode()  # UnicodeEncodeError, a ValueError, for half of a surrogate pair
+    for name in filter(None, (name for path in names for name in path)):
+        check_name(name)
     return tuple(path for path in (tuple(filter(None, path)) for path in names) if path)
 
 
@@ -55,7 +86,7 @@ def _plain(text: str) -> list[list[str]]:
     for path in paths:
         if "[" in path or "]" in path:
             raise ValueError(f"the category path {path[:80]!r} has a bracket inside; {_FORMS}")
-        if _OPENING_QUOTE.search(path):
+        if any((begin := opening.search(path)) and closing.search(path, begin.end()) for opening, closing in _QUOTES):
             raise ValueError(f"the category path {path[:80]!r} has quotes around some of its names only; {_FORMS}")
     return [re.split(r",(?! )", path) for path in paths]
 

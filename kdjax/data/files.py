@@ -5,17 +5,8 @@ from pathlib import Path
 
 from kdjax.errors import InputError
 
-MISSING = {
-    "nan",
-    "NaN",
-    "None",
-    "null",
-    "NULL",
-    "<NA>",
-    "NA",
-    "N/A",
-    "#N/A",
-}  # how programs write a missing value as text
+# How programs write a missing value as text, in lower case.
+MISSING = {"nan", "none", "null", "<na>", "na", "n/a", "#n/a", "nat", "undefined"}
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -62,6 +53,11 @@ def read_text(path: Path) -> str:
             f"{path}, row {row}: a byte order mark inside the file, as where two files were joined; remove it"
         )
     return text
+
+
+def is_missing(text: str) -> bool:
+    """Whether a program writes a missing value like this, in letters of either case."""
+    return text.strip().casefold() in MISSING
 
 
 def one_line(text: str) -> str:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from kdjax.data.categories import check_name, joined_names, joined_reason
 from kdjax.data.deduplicate import deduplicate
 from kdjax.data.files import domain_folder
 from kdjax.data.fingerprint import fingerprint
@@ -67,7 +68,20 @@ def load_jsonl(root: str, name: str) -> Domain:
 
 def _read_products(path: Path) -> _Products:
     rows = read_rows(path, required=("id", "title"), optional=("categories",))
-    return {row.text("id"): (row.text("title"), tuple(row.lists("categories"))) for row in rows}
+    products = {row.text("id"): (row.text("title"), _categories(row)) for row in rows}
+    if joined := joined_names(category for _, categories in products.values() for category in categories):
+        raise InputError(f"{path}, field 'categories': {joined_reason(joined)}")
+    return products
+
+
+def _categories(row: Row) -> tuple[CategoryPath, ...]:
+    paths = row.lists("categories")
+    try:
+        for name in (name for path in paths for name in path):
+            check_name(name)
+    except ValueError as error:
+        raise row.fault("categories", str(error)) from error
+    return paths
 
 
 def _session_rows(path: Path) -> list[Row]:

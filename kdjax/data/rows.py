@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from kdjax.data.files import MISSING, one_line, read_text
+from kdjax.data.files import is_missing, one_line, read_text
 from kdjax.errors import InputError
 
 _LINES = "a file of JSON lines has one object a line, without brackets around them or commas between them"
@@ -54,7 +54,7 @@ class Row:
             raise self.fault(field, f"{json.dumps(text)[:80]} holds half of a surrogate pair, which no UTF-8 text has")
         if not text and not blank:
             raise self.fault(field, "is empty")
-        if text in MISSING:
+        if is_missing(text):
             instead = "''" if blank else "the text itself, or leave the row out"
             raise self.fault(field, f"is '{text}', which stands for a missing value; write {instead}")
         return text

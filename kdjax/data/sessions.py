@@ -1,4 +1,4 @@
-"""What every room speaks of: sessions with their bundles, and the domain they belong to."""
+"""The data types that every package uses: sessions with their bundles, and the domain they belong to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ class Session:
     """The products that one shopper looked at, and the bundles that were annotated among them.
 
     `items`, `titles` and `categories` are parallel. `categories[i]` holds the category paths of product i (possibly none).
-    `bundles` are 0-based positions into `items`, ascending; `intents` stand beside them ("" where none was written).
+    `bundles` are 0-based positions into `items`, ascending; `intents` is parallel to `bundles` ("" where none was written).
     """
 
     id: str
@@ -27,11 +27,11 @@ class Session:
 
 @dataclass(frozen=True)
 class Domain:
-    """A named set of sessions, split for good.
+    """A named set of sessions with a fixed split.
 
     `left_out` counts what was read but not kept, by reason. `digest` is the sha256 of all that was kept: two domains with
-    the same digest are the same data. `synthetic` is True for generated data and must be said wherever it shows. `users`: session
-    id → shopper, where the data tells; no model sees it. `license`: what the data may be used under, by the Hugging Face hub's
+    the same digest are the same data. `synthetic` is True for generated data, and every output must say so. `users`: session
+    id → shopper, if the data has it; no model sees it. `license`: what the data may be used under, by the Hugging Face hub's
     name for it ("apache-2.0"); "" where its publishers state none. `without_bundles` are sessions in which annotators found no
     bundle: no split has them, and they serve to calibrate the probability of that alone.
     """
@@ -53,19 +53,19 @@ class Domain:
 
 
 def reorder(session: Session, order: Sequence[int]) -> Session:
-    """The same session with its products in another order: product `order[i]` comes at place i."""
+    """The same session with its products in another order: product `order[i]` comes at position i."""
     place = {product: i for i, product in enumerate(order)}
     if sorted(place) != list(range(len(session))) or len(order) != len(session):
         raise ValueError(f"{order} is not an order of {len(session)} products")
 
-    def told(values: tuple) -> tuple:
+    def reordered(values: tuple) -> tuple:
         return tuple(values[product] for product in order)
 
     return replace(
         session,
-        items=told(session.items),
-        titles=told(session.titles),
-        categories=told(session.categories),
+        items=reordered(session.items),
+        titles=reordered(session.titles),
+        categories=reordered(session.categories),
         bundles=tuple(tuple(sorted(place[product] for product in bundle)) for bundle in session.bundles),
     )
 

@@ -4,9 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
-from kdjax.data.files import MISSING, read_text
+from kdjax.data.files import is_missing, read_text
 from kdjax.errors import InputError
 
 
@@ -62,7 +63,7 @@ def read_table(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str
 
 def check_id(path: Path, row: int, column: str, id: str) -> None:
     """Raise InputError for an id that stands for a missing value."""
-    if id.strip() in MISSING:
+    if is_missing(id):
         raise fault(path, row, f"the column '{column}' is {id.strip()!r}, a missing value; write the id")
 
 
@@ -71,6 +72,10 @@ def _places(path: Path, header: list[str], columns: tuple[str, ...]) -> list[int
     for column in columns:
         if column not in names:
             hint = f"; the header should be {','.join(columns)}, with commas" if len(names) == 1 else ""
+            if near := get_close_matches(
+                column.casefold(), folded := [name.casefold() for name in names], n=1, cutoff=0.7
+            ):
+                hint = f"; did you mean {names[folded.index(near[0])]!r}? Rename it {column!r}"
             raise fault(path, 1, f"there is no column '{column}'; the header has {', '.join(names)[:200]}{hint}")
         if names.count(column) > 1:
             raise fault(path, 1, f"the column '{column}' is there more than once")

@@ -10,12 +10,21 @@ ANSWER_MARKER = "Bundles:"  # a thought may come before it
 BUNDLE = r"\[\s*[1-9][0-9]*(\s*,\s*[1-9][0-9]*)*\s*\]"
 LIST_OF_BUNDLES = re.compile(rf"\s*\[\s*{BUNDLE}(\s*,\s*{BUNDLE})*\s*\]\s*")
 # Quantifiers are possessive (`++`, `*+`): a model may write anything, and no text may take quadratic time.
-NUMBER_OR_RANGE = re.compile(r"(?<![\d.])(\d++)(?:\s*+(?:[-–—]|to\b|through\b)\s*+(\d++))?(?!\.+\d)")
+RANGE = r"(?:[-–—]|to\b|through\b|,\s*+(?:\.{3}|…)\s*+,?)"  # 1-4, 1 to 4 or 1, ..., 4
+NUMBER_OR_RANGE = re.compile(rf"(?<![\d.])(\d++)(?:\s*+{RANGE}\s*+(\d++))?(?!\.+\d)")
 INNERMOST_LIST = re.compile(r"\[([^\[\]]*)\]")
-GROUP = re.compile(r"""[({"']\s*+(\d++(?:\s*+,\s*+\d++)*+)\s*+,?\s*+[)}"']""")  # (1, 2) or {1, 2} or "1, 2"
-LABEL = r"\s*+(?:[-+*•–]\s++|\d++[.)]\s++)?(?:\**(?:bundle|group|set)\b\s*+\w*+[^:\d]*+:[\s*]*+)?"
-NUMBERS = r"(?:products?\s++|items?\s++)?\d++(?:\s*+(?:,\s*+and\b|[,&+–-]|and\b|to\b)\s*+\d++)++"
+WHOLE_FLOATS = re.compile(r"\s*+\d++\.0(?:\s*+,\s*+\d++\.0)*+\s*+")
+RANGES = re.compile(rf"\s*+\d++\s*+{RANGE}\s*+\d++(?:\s*+,\s*+\d++\s*+{RANGE}\s*+\d++)++\s*+")
+AND = r"(?:,\s*+and\b|[,&]|and\b)"
+GROUP = re.compile(rf"""[({{"']\s*+(\d++(?:\s*+{AND}\s*+\d++)*+)\s*+,?\s*+[)}}"']""")  # (1, 2), {1 and 2} or "1, 2"
+WORD = r"(?:bundle|group|set)\b"
+LABEL = rf"\s*+(?:[-+*•–]\s++|\d++[.)]\s++)?(?:\**{WORD}\s*+#?\w*+[^:\d]*+:[\s*]*+)?"
+NUMBERS = r"(?:products?\s++|items?\s++)?#?\d++(?:\s*+(?:,\s*+and\b|[,&+–-]|and\b|to\b)\s*+#?\d++)++"
 LABELLED_LINE = re.compile(rf"(?P<label>{LABEL})(?P<numbers>{NUMBERS})(?!\s*+[\w,]|\.\d)", re.IGNORECASE)
+BARE_NUMBERS = re.compile(rf"\s*+{NUMBERS}\s*+\.?\s*+", re.IGNORECASE)
+# Where a line has several labels: 1, 2; Bundle 2: 3, 4
+NEXT_LABEL = re.compile(rf"(?<=[\d)\]])(?:\s*+[;,.|])?\s++(?=\**{WORD}\s*+#?\d++[^:\d]{{0,80}}+:)", re.IGNORECASE)
+LISTED_LABEL = re.compile(rf"{WORD}\s*+$", re.IGNORECASE)  # before [1] in "Bundle [1]: [1, 2]"
 
 
 def answer_text(bundles: Sequence[tuple[int, ...]]) -> str:
@@ -77,22 +86,31 @@ def _nested_lists(answer: str) -> list[str]:
 
 
 def _loose_lists(answer: str) -> list[str]:
-    """`[1, 2], [3, 4]`"""
-    return [part for text, _ in _lists(answer) for part in _parts(text)]
+    """`[1, 2], [3, 4]`, or one list of nothing but ranges, `[1-2, 3-4]`."""
+    lists = [text for text, _ in _lists(answer)]
+    if len(lists) == 1 and RANGES.fullmatch(lists[0]):
+        return [match[0] for match in NUMBER_OR_RANGE.finditer(lists[0])]
+    return [part for text in lists for part in _parts(text)]
 
 
 def _loose_groups(answer: str) -> list[str]:
-    """`(1, 2), (3, 4)` or `{1, 2}`"""
-    return [group for group in GROUP.findall(answer) if "," in group]
+    """`(1, 2), (3 and 4)` or `{1, 2}`"""
+    return [group for group in GROUP.findall(answer) if not group.isdecimal()]
 
 
 def _labelled_lines(answer: str) -> list[str]:
-    """`Bundle 1: 1, 2` or `- 1 and 2`, a bundle per line."""
-    lines = map(LABELLED_LINE.match, answer.splitlines())
+    """`Bundle 1: 1, 2` or `- 1 and 2`, a bundle per line or label."""
+    lines = [LABELLED_LINE.match(part) for line in answer.splitlines() for part in NEXT_LABEL.split(line)]
     return [line["numbers"] for line in lines if line and line["label"].strip()]
 
 
-FORMS = (_nested_lists, _loose_lists, _loose_groups, _labelled_lines)
+def _bare_lines(answer: str) -> list[str]:
+    """Two or more lines of nothing but numbers, or one with semicolons: `1, 2; 3, 4`."""
+    lines = [line for line in re.split(r"[;\n]", answer) if line.strip()]
+    return lines if len(lines) > 1 and all(map(BARE_NUMBERS.fullmatch, lines)) else []
+
+
+FORMS = (_nested_lists, _loose_lists, _loose_groups, _labelled_lines, _bare_lines)
 
 
 def _lists(answer: str) -> list[tuple[str, bool]]:
@@ -103,8 +121,12 @@ def _lists(answer: str) -> list[tuple[str, bool]]:
         depth = max(0, depth + between.count("[") - between.count("]"))
         # An outer list may be closed too early: [[1, 2]], [3, 4]]
         nested = depth > 0 or (nested and not between.strip("[], \t\r\n"))
-        if NUMBER_OR_RANGE.search(match[1]) or not match[1].strip():
-            found.append((match[1], nested))
+        inside = match[1].replace(".0", "") if WHOLE_FLOATS.fullmatch(match[1]) else match[1]
+        label = answer[match.end() : match.end() + 1] == ":" and LISTED_LABEL.search(
+            answer, match.start() - 8, match.start()
+        )
+        if not label and (NUMBER_OR_RANGE.search(inside) or not inside.strip()):
+            found.append((inside, nested))
         end = match.end()
     return found
 
@@ -112,7 +134,7 @@ def _lists(answer: str) -> list[tuple[str, bool]]:
 def _parts(text: str) -> list[str]:
     """The bundles of an innermost list: one, unless it is a list of tuples or sets, as in `[(1, 2), (3, 4)]`."""
     groups = GROUP.findall(text)
-    return groups if any("," in group for group in groups) else [text]
+    return [text] if all(map(str.isdecimal, groups)) else groups
 
 
 def _numbers(group: str, n_items: int) -> tuple[tuple[int, ...], int]:

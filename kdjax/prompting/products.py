@@ -15,10 +15,10 @@ Span = tuple[int, int]  # of tokens: first, end
 
 @dataclass(frozen=True)
 class ProductForm:
-    """What a product's line holds: its title, and in brackets behind it what else `fields` name, in their order.
+    """What a product's line contains: its title, followed by the other `fields` in brackets, in their order.
 
-    "category" is the leaf category, "categories" are the names on all its category paths but for the first of each, which
-    only names the department. `title_words` is the most words of a title; 0: all.
+    "category" is the leaf category; "categories" are the names on all category paths without the first of each, which is only
+    the department. `title_words` is the maximum number of words of a title; 0: all.
     """
 
     fields: tuple[str, ...] = ("title",)
@@ -34,7 +34,7 @@ def product_list(session: Session, form: ProductForm = PLAIN) -> str:
 
 
 def _lines(session: Session, form: ProductForm) -> Iterator[tuple[str, ...]]:
-    """The number of each line and its fields' texts, "" where there is nothing to tell; a title may have line breaks of its own."""
+    """For each line its number and the texts of its fields, "" for a field without content; a title may contain line breaks."""
     for number, (title, paths) in enumerate(zip(session.titles, session.categories, strict=True), start=1):
         title = unescape(title)  # titles from web pages are full of &amp; and &quot;, which cost tokens
         if form.title_words:

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -40,11 +40,13 @@ class ConsoleLog:
 class RunLog(ConsoleLog):
     """The log of one run in `workdir`: `log.jsonl` and `tensorboard/`, both written through at every call.
 
-    Opening it again appends, so the log of a continued run holds all its parts.
+    Opening it again appends, so the log of a continued run holds all its parts. Every stage, step and result of a run is an
+    event before it is written elsewhere; so `check` is called at each, and raises where the run must not go on.
     """
 
-    def __init__(self, workdir: str | Path, console: Console | None = None):
+    def __init__(self, workdir: str | Path, console: Console | None = None, check: Callable[[], None] = lambda: None):
         super().__init__(console)
+        self._check = check
         self._events = open_to_append(Path(workdir) / "log.jsonl")
         self._curves = _open_tensorboard(Path(workdir) / "tensorboard")
 
@@ -57,6 +59,7 @@ class RunLog(ConsoleLog):
             raise ValueError(
                 f"log event {name!r}: the log itself writes {', '.join(sorted(taken))}; name the field otherwise"
             )
+        self._check()
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._events.write(json_line({"time": stamp, "event": name, **fields}) + "\n")
         self._events.flush()

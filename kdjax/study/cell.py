@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: str | Path, shared: Path | None = None) -> 
     if shown_if_finished(config, folder):
         return
     prepared = prepare(config, folder, domains)
-    with claim(folder, config, domains), RunLog(folder) as log:
+    with claim(folder, config, domains) as check_held, RunLog(folder, check=check_held) as log:
         log.say(f"{config.name} → {folder}")
         for domain in domains.values():
             log.say(describe(domain))

@@ -79,7 +79,7 @@ def shown_if_finished(config: ConfigDict, folder: Path) -> bool:
     if not (folder / "metrics.json").is_file():
         return False
     read_metrics(folder)  # or an error, before anything is written to its log
-    with locked(folder), RunLog(folder) as log:
+    with locked(folder) as check_held, RunLog(folder, check=check_held) as log:
         log.say(f"{config.name} → {folder}, finished")
         show(folder, log)
     return True

@@ -40,7 +40,7 @@ def run_aicl(config: ConfigDict, workdir: str | Path, shared: Path | None = None
     if shown_if_finished(config, folder):
         return
     check_aicl(config, domains)
-    with claim(folder, config, domains), RunLog(folder) as log:
+    with claim(folder, config, domains) as check_held, RunLog(folder, check=check_held) as log:
         log.say(f"{config.name} → {folder}")
         chosen = choose(config, domains, folder, shared, partial(_measured, config, domains, log), log)["knowledge"]
         rows, told = [], []

@@ -46,7 +46,7 @@ def probe(config: ConfigDict, workdir: str) -> None:
     there = student.config.num_hidden_layers
     if not layers or not all(1 <= layer <= there for layer in layers):
         raise InputError(f"config.probe.layers={layers!r}: name some of the student's layers, 1 to {there}")
-    with claim(folder, config, domains), RunLog(folder) as log:
+    with claim(folder, config, domains) as check_held, RunLog(folder, check=check_held) as log:
         record_devices(folder)
         cards: dict[str, Cards] = {name: {} for name in domains}
         teller = asking.teller(config, student.tokenizer, domains, cards)

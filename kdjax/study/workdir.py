@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -75,15 +75,17 @@ def check_study(workdir: Path) -> None:
 
 
 @contextmanager
-def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> Iterator[None]:
+def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> Iterator[Callable[[], None]]:
     """Work in the folder (after `check_workdir`): its lock is held until the end, and the first time config.json is written.
+
+    Yields the check of `locked`, that the folder is still the one that was locked.
 
     Raises:
         InputError: another process works there, or has begun another run there since the check; or nothing can be written.
     """
     with ExitStack() as held:
         try:
-            held.enter_context(locked(workdir))
+            check_held = held.enter_context(locked(workdir))
             check_content(workdir, config, domains)
             if not (workdir / "config.json").is_file():
                 versions = {name: version(name) for name in PACKAGES}
@@ -91,7 +93,7 @@ def claim(workdir: Path, config: ConfigDict, domains: Mapping[str, Domain]) -> I
                 write_json(workdir / "config.json", _identity(config, domains) | about)
         except OSError as error:
             raise InputError(f"{workdir}: cannot be written ({error}); choose another --workdir") from error
-        yield
+        yield check_held
 
 
 def _identity(config: ConfigDict, domains: Mapping[str, Domain]) -> dict:

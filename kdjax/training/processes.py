@@ -1,12 +1,13 @@
-"""Several processes that work on one experiment: how they find one another, and what they tell one another.
+"""Several processes that work on one experiment: how they find one another, and what they send one another.
 
-The first one leads. Its words may come after hours, since it asks the teacher before, so they are waited for at JAX's coordination
-service; texts and arrays then go from device to device. Nothing here is a pickle.
+The first one leads. It may have nothing to say for hours, because it asks the teacher first, so the others wait for its
+messages at JAX's coordination service; texts and arrays then go from device to device. Nothing here is a pickle.
 """
 
 import itertools
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -20,11 +21,11 @@ from orbax.checkpoint import multihost
 
 from kdjax.errors import InputError
 
-WAIT = 60_000  # milliseconds of one look for a word; there is always another
+WAIT = 60_000  # milliseconds that one call waits for a message; it is repeated without end
 LEAVE = 10  # seconds that a process waits for the others when it ends
-HEARTBEAT = 30  # seconds without a sign of life, which waits for no Python, until a process is taken for dead
+HEARTBEAT = 30  # seconds without a heartbeat until a process counts as dead; heartbeats go on while Python is busy
 JOIN = 300  # seconds until a process that waits for the others at the start gives up
-SILENCE = 5  # seconds after which it says that it waits
+SILENCE = 5  # seconds until it prints that it is waiting
 FLAGS = (
     "name the first process's machine and a free port there, how many processes there are and which one this is: "
     "--coordinator=HOST:PORT --processes=2 --process=0; a single process runs with --coordinator=localhost:PORT --processes=1 --process=0"
@@ -40,16 +41,20 @@ LAUNCHERS = {
         ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ),
 }
+# Variables of other launchers' scripts. JAX reads the first at most, which does not give it the number of processes.
+UNREAD = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _said = itertools.count()
 
 
 def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
-    """Find the other processes, if there are any: those of the arguments (HOST:PORT of the first, their number, the index of this one),
-    or of the environment (a TPU pod, Slurm, Open MPI). Before JAX looks for devices.
+    """Find the other processes, if there are any. Must be called before JAX looks for devices.
+
+    They are those of the arguments (HOST:PORT of the first, their number, the index of this one), or else those of the
+    environment (a TPU pod, Slurm, Open MPI).
 
     Raises:
-        InputError: some of the arguments are missing or make no sense; or the environment says that there are other processes,
-            but not all that JAX needs to find them.
+        InputError: some of the arguments are missing or make no sense, or no machine has the host's name; or the environment
+            shows that there are other processes, but lacks something that JAX needs to find them.
     """
     if coordinator or count or index >= 0:
         host, _, port = coordinator.rpartition(":")
@@ -58,13 +63,23 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> None:
                 f"--coordinator={coordinator} --processes={count} --process={index}: give all three, as in "
                 "--coordinator=10.0.0.1:1234 --processes=2 --process=0 (and 1 on the other)"
             )
+        try:
+            socket.getaddrinfo(host.strip("[]"), int(port))
+        except (OSError, UnicodeError) as error:  # the latter: a name that no machine can have
+            raise InputError(
+                f"--coordinator={coordinator}: no machine has the name {host!r} ({error}); {FLAGS}"
+            ) from error
         _initialize(f"--coordinator={coordinator} --processes={count} --process={index}", coordinator, count, index)
     elif launcher := _launcher():
         _initialize(launcher)
+    elif unread := [f"{name}={os.environ[name]}" for name in UNREAD if os.environ.get(name)]:
+        raise InputError(
+            f"{' '.join(unread)}: these variables do not start several processes here; unset them, or {FLAGS}"
+        )
 
 
 def _initialize(told: str, coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
-    """Connect to the others; what JAX is not told it reads from the environment. `told` says in errors where the numbers come from."""
+    """Connect to the others. JAX reads arguments that are None from the environment. `told` names the source in errors."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     said = threading.Timer(SILENCE, _say_waiting, [told])
     ended = threading.Timer(JOIN - SILENCE, _nobody_came, [told])  # JAX's own end is an abort with a trace of C++
@@ -80,7 +95,7 @@ def _initialize(told: str, coordinator: str | None = None, count: int | None = N
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=LEAVE,
         )
-    except (ValueError, KeyError, RuntimeError) as error:  # of these, JAX's own errors are RuntimeErrors
+    except (ValueError, KeyError, RuntimeError) as error:  # JAX's own errors are RuntimeErrors
         raise InputError(f"{told}: JAX cannot find the other processes ({error}); {FLAGS}") from error
     finally:
         said.cancel()
@@ -97,10 +112,10 @@ def _nobody_came(told: str) -> None:
 
 
 def _launcher() -> str:
-    """What started this process as one of several, as text for errors; "" if nothing did.
+    """The launcher that started this process as one of several, as text for errors; "" if there is none.
 
     Raises:
-        InputError: a launcher that JAX cannot read the others from.
+        InputError: a variable of the launcher is missing that JAX needs to find the others.
     """
     for launcher, (size, needed) in LAUNCHERS.items():
         tasks = os.environ.get(size, "1")
@@ -109,14 +124,14 @@ def _launcher() -> str:
         missing = [name for name in needed if not os.environ.get(name)]
         if missing:
             raise InputError(
-                f"{size}={tasks} says that there are others, but JAX needs {', '.join(missing)}, too, to find them; {FLAGS}"
+                f"{size}={tasks}: there are other processes, but to find them JAX also needs {', '.join(missing)}; {FLAGS}"
             )
         return f"{launcher} ({size}={tasks})"
     return "a TPU pod" if has_tpu_chips() else ""
 
 
 def has_tpu_chips() -> bool:
-    """Whether this machine has TPUs that JAX can use. JAX then always asks who the others are, as a pod's environment does not say."""
+    """Whether this machine has TPUs that JAX can use. JAX then always looks for others, since the environment does not show a pod."""
     return bool(find_spec("libtpu") and [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")])
 
 
@@ -126,30 +141,31 @@ def is_first() -> bool:
 
 
 def alone() -> bool:
-    """Whether there are no others. JAX's devices are not touched to say so: it takes a GPU's memory then, and the teacher comes before."""
+    """Whether there are no others. Does not touch JAX's devices, which would take a GPU's memory before the teacher runs."""
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def share_of(count: int) -> slice:
-    """Which of `count` things are this process's: every n-th."""
+    """Which of `count` things are this process's: every n-th of them, for n processes."""
     return slice(jax.process_index(), count, jax.process_count())
 
 
 def say(word: str, told: Mapping) -> None:
-    """The first process says what the others are to do next, and what they need for it (JSON); nothing where it is alone."""
+    """Send the others, from the first process, what to do next and what they need for it (JSON); does nothing if alone."""
     if not alone():
         multihost.get_jax_distributed_client().key_value_set(f"kdjax/{next(_said)}", word)
         text_from_first(json.dumps(told))
 
 
 def stop(error: str = "") -> None:
-    """The first process says that there is nothing more to do, or why it cannot go on; not by the devices, which may be in a state."""
+    """Tell the others that there is nothing more to do, or why the first process cannot go on. Not through the devices, which
+    may have failed."""
     if not alone():
         multihost.get_jax_distributed_client().key_value_set(f"kdjax/{next(_said)}", f"stop {error}")
 
 
 def listen() -> tuple[str, dict]:
-    """What the first process says next, however long that takes; a `stop` tells {"error"}."""
+    """Wait, without limit, for the first process's next message: (word, values). After `stop` the values are {"error": text}."""
     client, key = multihost.get_jax_distributed_client(), f"kdjax/{next(_said)}"
     while True:
         try:
@@ -162,7 +178,7 @@ def listen() -> tuple[str, dict]:
 
 
 def text_from_first(text: str | None) -> str:
-    """The first process's text, empty for None; the others give None."""
+    """The first process's text, empty for None; the others pass None."""
     if alone():
         return text or ""
     data = np.frombuffer((text or "").encode(), np.uint8)
@@ -172,7 +188,7 @@ def text_from_first(text: str | None) -> str:
 
 
 def arrays_from_first(tree: dict | None) -> dict:
-    """The first process's nested dict of arrays, as NumPy arrays; the others give None."""
+    """The first process's nested dict of arrays, as NumPy arrays; the others pass None."""
     if alone():
         assert tree is not None  # this is the first
         return tree
@@ -184,12 +200,12 @@ def arrays_from_first(tree: dict | None) -> dict:
 
 
 def like_first(tree):
-    """The first process's arrays, by those of the others, which have the same structure, shapes and dtypes."""
+    """The first process's arrays; the others pass arrays of the same structure, shapes and dtypes."""
     return tree if alone() else jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(jax.device_get(tree)))
 
 
 def gather(text: str) -> list[str]:
-    """Every process's text, in their order, for all of them."""
+    """The texts of all processes, in the order of their indices; every process gets them."""
     if alone():
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)

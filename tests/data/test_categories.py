@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kdjax.data.categories import parse_categories, separated_by_spaces
+from kdjax.data.categories import joined_names, parse_categories, separated_by_spaces
 from kdjax.data.sessions import leaf_category
 
 
@@ -29,6 +29,9 @@ from kdjax.data.sessions import leaf_category
         # Without quotes an apostrophe or an inch is part of a name, as it always was.
         ("[[Men's Shoes,Levi's],[Kids' Backpacks]]", (("Men's Shoes", "Levi's"), ("Kids' Backpacks",))),
         ('[[Monitors,24" Monitors,27"]]', (("Monitors", '24" Monitors', '27"'),)),
+        ("[[Music,80s Music,'90s],['n Roll]]", (("Music", "80s Music", "'90s"), ("'n Roll",))),
+        ('[["19 inch" racks,A],[19" racks]]', (('"19 inch" racks', "A"), ('19" racks',))),
+        ("[[Home (Kitchen),Cups <1l>]]", (("Home (Kitchen)", "Cups <1l>"),)),
     ],
 )
 def test_parse(text, paths):
@@ -54,6 +57,31 @@ def test_what_is_not_a_list_of_paths_is_refused(text):
         ("[['A', ['B']]]", "bracket inside"),
         (r"[['\x']]", "neither JSON nor Python"),
         (r'[["\ud83d"]]', "surrogates not allowed"),
+        ("[['A, B', None]]", "quotes around some"),
+        ("[['A,B', C]]", "quotes around some"),
+        ("[[u'A']]", "quotes around some"),
+        ("[[u'A', u'B']]", "quotes around some"),
+        ("[[b'A',b'B']]", "quotes around some"),
+        ("[[“A”]]", "'“A”' has quotes around it"),
+        ("[[„A“,B]]", "has quotes around it"),
+        ("[[‘A’]]", "has quotes around it"),
+        ("[[«A»]]", "has quotes around it"),
+        ("[[`A`]]", "has quotes around it"),
+        ("[[&quot;A&quot;]]", "has quotes around it"),
+        ("[[&#39;A&#39;]]", "has quotes around it"),
+        ("""[["'A'"]]""", "has quotes around it"),
+        ("""[["u'A'"]]""", "has quotes around it"),
+        ("""[["['A', 'B']"]]""", "has a bracket around it"),
+        ('[["[A", "B]"]]', r"'\[A' has a bracket"),
+        ('[["A", "B]"]]', "'B]' has a bracket"),
+        ("[[(A,B)]]", r"'\(A' has a bracket"),
+        ("[[{A}]]", "'{A}' has a bracket"),
+        ("[[A,B)]]", r"'B\)' has a bracket"),
+        ("[[none]]", "'none' stands for a missing value"),
+        ("[[A,Null]]", "'Null' stands for a missing value"),
+        ("[[n/a]]", "'n/a' stands for a missing value"),
+        ("[[NaT]]", "'NaT' stands for a missing value"),
+        ("[[undefined]]", "'undefined' stands for a missing value"),
         ("[[nan]]", "'nan' stands for a missing value"),
         ("[['A', 'None']]", "'None' stands for a missing value"),
         ("[list(['A', 'B'])]", "not of the form"),
@@ -76,6 +104,13 @@ def test_a_column_whose_names_are_separated_by_a_comma_and_a_space():
     assert separated_by_spaces(["[[Toys]]", "[[Home, Mugs]]"]) == "[[Home, Mugs]]"
     assert separated_by_spaces(["[[Home, Mugs]]", "[[Coffee, Tea & Cocoa,Beans]]"]) is None
     assert separated_by_spaces(["[[Home]]", "[['Home', 'Mugs']]", "[[]]"]) is None
+
+
+@pytest.mark.parametrize("name", ["Home > Mugs", "Home>Mugs", "Home|Mugs", "Home；Mugs", "Home &gt; Mugs"])
+def test_a_column_whose_names_are_paths_in_one_text(name):
+    assert joined_names([(name,), ("A | B",)])
+    assert joined_names([(name,), ("Home",)]) is None
+    assert joined_names([]) is None
 
 
 def test_leaf_of_the_longest_path():

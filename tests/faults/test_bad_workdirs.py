@@ -102,6 +102,12 @@ PLACES = {
     "a bucket of Google's": ("gs://bucket/run", "is a URL, and only folders of this machine"),
     "a bucket of Amazon's": ("s3://bucket/run", "is a URL, and only folders of this machine"),
     "a URL of a file": ("file:///tmp/run", "is a URL, and only folders of this machine"),
+    "a bucket below a folder": ("runs/gs://bucket/run", "is a URL, and only folders of this machine"),
+    "a bucket below the root": ("/tmp/gs:/bucket", "is a URL, and only folders of this machine"),
+    "a bucket after two folders": ("/tmp/runs/s3:/bucket", "is a URL, and only folders of this machine"),
+    "the home of nobody": ("~no-such-user/run", "~no-such-user is neither a known user's home"),
+    "a variable that no shell replaced": ("$HOME/run", "$HOME is neither a known user's home nor replaced"),
+    "a variable in braces": ("runs/${SCRATCH}/run", "${SCRATCH} is neither a known user's home nor replaced"),
     "a star": ("runs/*", "'*' stands for other characters"),
     "a question mark": ("runs/what?", "'?' stands for other characters"),
     "brackets": ("runs/[a]", "'[' stands for other characters"),
@@ -117,6 +123,19 @@ def test_a_workdir_that_cannot_be(job, name, words, tmp_path, refused, monkeypat
     (tmp_path / "file").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     refused(lambda: job(Path(name)), *words, "choose another --workdir")
+
+
+def test_a_current_folder_that_was_deleted(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="--workdir=run: the current folder was deleted; change to another"):
+        check_place("run")
+
+
+def test_a_colon_a_dollar_and_a_tilde_may_be_in_a_name(tmp_path):
+    for name in ("lr:1e-4", "10:30/run", "cost$/run", "a~b"):
+        check_place(tmp_path / name)
 
 
 # what is there: (a file in the folder, what the error says)

@@ -104,7 +104,15 @@ NEAR = {
     '{"bundles": ["1, 2", "3,4"]}': TWO,
     "[1 (cable), 3 (TV)]": ((1, 3),),
     "['1', '2']": ((1, 2),),
+    "(1 and 2), (3 & 4)": TWO,
+    "[[1.0, 2.0], [3.0,4.0]]": TWO,
+    "[1: USB 2.0 hub, 3: 1.0 m]": ((1, 3),),
     # ranges
+    "[1-2, 3-4]": TWO,
+    "[[1-2, 4-5]]": ((1, 2, 4, 5),),
+    "[1-2, 4-5], [6-7, 9]": ((1, 2, 4, 5), (6, 7, 9)),
+    "[[1,...,4]]": ((1, 2, 3, 4),),
+    "[[1, 3, …, 5, 7]]": ((1, 3, 4, 5, 7),),
     "[[1-3]]": ((1, 2, 3),),
     "[[1–3, 7], [4 to 6]]": ((1, 2, 3, 7), (4, 5, 6)),
     "[[3-1]]": ((3, 1),),
@@ -129,7 +137,22 @@ NEAR = {
     "1. Bundle A: 1-3": ((1, 2, 3),),
     "Bundle 1: items 1, 2, and 4": ((1, 2, 4),),
     "Bundle 1: [1, 2]\nBundle 2: [3, 4]": TWO,
+    # several on a line, and other labels
+    "Bundle 1: 1, 2; Bundle 2: 3, 4": TWO,
+    "Bundle 1: 1, 2, Bundle 2: 3, 4": TWO,
+    "Bundle 1: 1 and 2. **Bundle 2 (TV):** 3 and 4.": TWO,
+    "Bundle 1: 1, 2 Bundle 2: 3, 4": TWO,
+    "Bundle [1]: [1,2]\nGroup [2]: [3, 4]": TWO,
+    "Set #1: #1, #2\nSet #2: #3 and #4": TWO,
+    # lines of nothing but numbers
+    "1, 2\n3, 4": TWO,
+    "1, 2\n\n3 and 4.\n": TWO,
+    "1, 2; 3, 4": TWO,
+    "1, 2\n3, 4\nare all I found": (),
+    "1, 2\n3": (),
     # and what only looks like one
+    "Bundle 1: 1, 2. I dropped bundle 2: it is bad": ((1, 2),),
+    "I dropped Bundle 3: 5, 6": (),
     "Bundle 1: 2": (),
     "Bundle 1: 1, 2.5 kg": (),
     "- 2, 3 cables": (),
@@ -205,7 +228,32 @@ def test_an_answer_that_breaks_off_names_its_whole_bundles(found, data):
 
 
 @pytest.mark.parametrize(
-    "part", ["[", "[[1,2]", "(", "(1,", "1 - ", "- ", "- 1, 2", "bundle ", "Bundles:", "*", "\n", '"1', "1 to "]
+    "part",
+    [
+        "[",
+        "[[1,2]",
+        "(",
+        "1, ",
+        "1, 2; Bundle 1",
+        "1 bundle 1 ",
+        "Set #",
+        "1,...,",
+        "1.0,",
+        "[1]:",
+        "bundle [1]: ",
+        "1;",
+        "1, 2\n",
+        "(1,",
+        "1 - ",
+        "- ",
+        "- 1, 2",
+        "bundle ",
+        "Bundles:",
+        "*",
+        "\n",
+        '"1',
+        "1 to ",
+    ],
 )
 def test_no_text_takes_long(part):
     started = time.process_time()

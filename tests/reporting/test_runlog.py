@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from kdjax.errors import InputError
 from kdjax.reporting import RunLog, read_jsonl
 
 
@@ -74,3 +75,17 @@ def test_no_framework_is_imported_even_where_tensorflow_is_installed(tmp_path):
     environment = os.environ | {"PYTHONPATH": path}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+def test_no_event_is_written_once_the_check_raises(tmp_path):
+    def check():
+        if gone:
+            raise InputError("the folder has gone")
+
+    gone = False
+    with RunLog(tmp_path, check=check) as log:
+        log.event("begin", name="train")
+        gone = True
+        with pytest.raises(InputError, match="has gone"):
+            log.event("step", step=1)
+    assert [row["event"] for row in read_jsonl(tmp_path / "log.jsonl")] == ["begin"]

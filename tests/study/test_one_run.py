@@ -13,6 +13,7 @@ from configs.base import cell
 from kdjax.errors import InputError
 from kdjax.lock import LOCK, locked
 from kdjax.study import run, study
+from kdjax.study.cell import Cell
 from kdjax.study.workdir import check_content, check_workdir, claim
 
 
@@ -57,6 +58,17 @@ def test_a_run_that_began_since_the_check_is_seen(tmp_path):
         pass
     with pytest.raises(InputError, match="belongs to another run; it differs in: config.seed: 7 → 0"):
         claim(tmp_path, config, {}).__enter__()
+
+
+def test_a_run_whose_folder_is_moved_ends_at_its_next_step(tmp_path, monkeypatch):
+    def moved(cell, prepared):
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        cell.log.event("step", step=1)
+
+    monkeypatch.setattr(Cell, "run", moved)
+    with pytest.raises(InputError, match="run or its .lock was deleted or moved while this run worked in it"):
+        run(sft_text.get_config("smoke"), tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
 
 
 def test_the_lock_alone_is_no_content(tmp_path):

@@ -20,6 +20,8 @@ def joined(monkeypatch):
     for size, needed in processes.LAUNCHERS.values():
         for name in (size, *needed):
             monkeypatch.delenv(name, raising=False)
+    for name in processes.UNREAD:
+        monkeypatch.delenv(name, raising=False)
     return calls
 
 
@@ -58,7 +60,7 @@ def test_a_part_of_a_launchers_variables_is_an_error(joined, monkeypatch, name, 
             monkeypatch.setenv(variable, "1")
         monkeypatch.delenv(absent)
         with pytest.raises(
-            InputError, match=f"{name}=2.* {absent},.*--coordinator=HOST:PORT --processes=2 --process=0"
+            InputError, match=f"{name}=2.* {absent};.*--coordinator=HOST:PORT --processes=2 --process=0"
         ):
             processes.join()
     assert joined == []
@@ -111,3 +113,25 @@ def test_half_of_it_is_an_error(joined, told):
     with pytest.raises(InputError, match="give all three"):
         processes.join(*told)
     assert joined == []
+
+
+@pytest.mark.parametrize("host", ["nohost.invalid", "http://10.0.0.1", "http://", "x" * 70])
+def test_a_host_that_no_machine_has_is_an_error_at_once(joined, host):
+    with pytest.raises(InputError, match=rf"--coordinator={host}:1234: no machine has the name '{host}'"):
+        processes.join(f"{host}:1234", 2, 0)
+    assert joined == []
+
+
+def test_an_address_of_ipv6_is_a_host(joined):
+    processes.join("[::1]:1234", 2, 0)
+    assert joined == [("[::1]:1234", 2, 0)]
+
+
+@pytest.mark.parametrize("name", processes.UNREAD)
+def test_variables_that_start_nothing_are_an_error(joined, monkeypatch, name):
+    """Else each of the processes would do the whole work."""
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(InputError, match=f"{name}=1: these variables do not start several processes.*--coordinator"):
+        processes.join()
+    processes.join("127.0.0.1:1234", 2, 0)
+    assert joined == [("127.0.0.1:1234", 2, 0)]
