@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from kdjax.errors import InputError
 from kdjax.teacher.calls import Request
-from kdjax.teacher.replies import Failure, NoAnswer, is_end, read
+from kdjax.teacher.replies import Failure, NoAnswer, read
 
 TIMEOUT = 600.0  # seconds from the first connecting to the end of a reply
 MAX_REPLY = 16 * 2**20  # bytes
@@ -233,7 +233,7 @@ class Endpoint:
             text, finish = "", "refusal"
         elif finish is None and counts["completion_tokens"]:
             finish = ""
-        elif content is None and isinstance(finish, str) and not is_end(finish):
+        elif content is None and isinstance(finish, str):
             text = ""
         if not isinstance(text, str) or not isinstance(finish, str):
             found = f"content {type(content).__name__}, finish_reason {type(finish).__name__}"

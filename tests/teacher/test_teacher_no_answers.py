@@ -84,7 +84,7 @@ def test_a_pass_that_yielded_nothing_may_be_asked_again_whole(opened, server, tm
 
 def test_an_answer_of_an_earlier_version_is_read_without_its_thinking(tmp_path):
     said = [as_recorded(CALLS[0], "<think>hm [[1,3]]</think>\n\n[[1,2]]", "stop")]
-    said += [as_recorded(CALLS[1], "whole", "whatever", completion_tokens=3), as_recorded(CALLS[2], "ha", "max_tokens")]
+    said += [as_recorded(CALLS[1], "whole", "", completion_tokens=3), as_recorded(CALLS[2], "ha", "max_tokens")]
     record(tmp_path, said)
     with open_teacher("replay", "tiny", tmp_path) as teacher:
         answers = teacher.ask(CALLS[:3])
