@@ -103,6 +103,7 @@ def _cut(text: str, begun: bool, cut: bool) -> str | None:
     last_end = {number: found.start() for begins, number, found in markers if not begins}
     last_end[_ANY] = max(last_end.values(), default=-1)
     kept: list[str] = []
+    said = False  # whether anything in `kept` is more than blanks
     start = 0  # of what is said since the last block
     mention = -1  # the end of a beginning that is merely mentioned
     block = _ANY if begun else None  # the spelling of the block that is open
@@ -115,22 +116,22 @@ def _cut(text: str, begun: bool, cut: bool) -> str | None:
                 start, block = found.end(), None
         elif begins:
             word = _WORD.search(text, start)
-            first = word is not None and word.start() >= found.start() and not "".join(kept).strip()
+            first = word is not None and word.start() >= found.start() and not said
             closed = last_end.get(number, -1) > found.start()
             if (_DISTINCT[number] or closed or cut) if first else (_DISTINCT[number] and not _is_within(text, found)):
                 kept.append(text[start : found.start()])
+                said = said or not first
                 block, blocks = number, True
             else:
                 mention = found.end()
         elif _DISTINCT[number] and not _is_mention(text, found, mention):
             kept.clear()  # thinking that the template opened
-            start, blocks = found.end(), True
+            start, blocks, said = found.end(), True, False
     if not blocks:
         return text
-    said = "".join(kept) if block is not None else "".join([*kept, text[start:]])
-    if block is not None and (cut or not said.strip()):
+    if block is not None and (cut or not said):
         return None
-    return _FRAME.sub("", said).strip()
+    return _FRAME.sub("", "".join(kept if block is not None else [*kept, text[start:]])).strip()
 
 
 def _is_within(text: str, mark: re.Match) -> bool:
