@@ -62,7 +62,7 @@ _LEFT_OPEN = re.compile(rf"(?:{'|'.join(one.begin for one in SPELLINGS.values())
 # What models put around the answer that follows their thinking.
 _FRAME = re.compile(
     r"\A\s*(?:<(answer|response|solution|output)>|<\|(?:begin_of_solution|begin_of_box|START_RESPONSE|content)\|>)\s*"
-    r"|\s*(?:</(?:answer|response|solution|output)>"
+    r"|(?<!\s)\s*(?:</(?:answer|response|solution|output)>"
     r"|<\|(?:end_of_solution|end_of_box|END_RESPONSE|return|end|call)\|>|\[END FINAL RESPONSE\])\s*\Z",
     re.IGNORECASE,
 )

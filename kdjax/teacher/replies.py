@@ -39,7 +39,7 @@ NOTHING = ("null", "None")  # an absent text that was printed
 # Tokens that an endpoint's chat template should have kept to itself: those that end a turn, and a box for the answer.
 _TOKEN = r"<\|(?:im_end|eo[ts]_id|eom_id|eo[tsm]|end|end_of_text|endoftext|end_of_turn|end_of_box|return|END_OF_TURN_TOKEN)\|>"
 _TOKENS = re.compile(
-    rf"\A\s*<\|begin_of_box\|>\s*|\s*+(?:(?:{_TOKEN}|</s>|<end_of_turn>|<turn\|>|<eos>|<｜end▁of▁sentence｜>)\s*+)++\Z",
+    rf"\A\s*<\|begin_of_box\|>\s*|(?<!\s)\s*+(?:(?:{_TOKEN}|</s>|<end_of_turn>|<turn\|>|<eos>|<｜end▁of▁sentence｜>)\s*+)++\Z",
     re.IGNORECASE,
 )
 LONGER = "raise knowledge.max_new_tokens, or let the teacher answer without thinking (teacher.thinking=False)"
@@ -88,7 +88,8 @@ def read(text: str, finish: str, written: int, most: int) -> tuple[str, str]:
     ending = _ending(finish, written, most)
     if ending in WHY:
         raise NoAnswer(f"{WHY[ending]} (finish_reason {finish!r})", again=ending == FAILED)
-    said = without_thinking(_without_tokens(text), cut=ending == CUT)
+    text = _TOKENS.sub("", text)
+    said = without_thinking(text, cut=ending == CUT)
     if said is None:
         raise NoAnswer(f"its thinking never ended (finish_reason {finish!r}, {most} tokens allowed); {LONGER}")
     if not any(map(str.isalnum, said)) or said.strip() in NOTHING:
@@ -96,10 +97,6 @@ def read(text: str, finish: str, written: int, most: int) -> tuple[str, str]:
         hint = f"; thinking may have used up its {most} tokens: {LONGER}" if spent else ""
         raise NoAnswer(f"the reply holds no text (finish_reason {finish!r}){hint}", again=ending == ENDED)
     return said, ending
-
-
-def _without_tokens(text: str) -> str:
-    return _TOKENS.sub("", text)
 
 
 def _ending(finish: str, written: int, most: int) -> str:

@@ -1,5 +1,7 @@
 """Thinking that models write down, in every spelling, against answers that merely mention it."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,3 +194,10 @@ def test_the_prompt_decides_at_its_end_alone():
     assert opens_thinking("<|assistant|><think>\n") and opens_thinking("<think>")
     assert not opens_thinking("<think>\n\n</think>\n\n")
     assert not opens_thinking("say <think> and answer<|assistant|>")
+
+
+@pytest.mark.parametrize("piece", ["<think></think>\n", "</think>", "a <think> ", "<|channel|>", "[[1,2]] </think>, "])
+def test_a_long_text_takes_no_longer_than_its_length(piece):
+    started = time.process_time()
+    without_thinking(piece * 30_000 + "x")
+    assert time.process_time() - started < 5  # some 50 times as long where each mark looks at the whole text
