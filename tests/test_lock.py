@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.lock import LOCK, check_free, locked
+from kdjax.lock import LOCK, check_free, in_turn, locked
 
 HOLD = "import sys; from pathlib import Path; from kdjax.lock import locked\nwith locked(Path(sys.argv[1])): print('held', flush=True); input()"
 TRY = HOLD.replace("input()", "")
@@ -123,3 +123,30 @@ def test_another_fault_of_the_lock_is_not_hidden(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="broken"):
         locked(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_who_waits_for_a_lock_goes_on_where_there_are_none(tmp_path, monkeypatch, number):
+    def flock(file, kind):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lines = []
+    with in_turn(tmp_path / "lock", "waiting", lines.append):
+        pass
+    assert len(lines) == 1 and f"{tmp_path} is on a file system without locks" in lines[0]
+
+
+def test_a_lock_that_is_held_is_waited_for(tmp_path):
+    lines = []
+    holder = (tmp_path / "lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+
+    def log(line):
+        lines.append(line)
+        holder.close()
+
+    with in_turn(tmp_path / "lock", "waiting", log):
+        assert lines == ["waiting"]
+        with (tmp_path / "lock").open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
