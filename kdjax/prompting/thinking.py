@@ -118,7 +118,12 @@ def _cut(text: str, begun: bool, cut: bool) -> str | None:
             word = _WORD.search(text, start)
             first = word is not None and word.start() >= found.start() and not said
             closed = last_end.get(number, -1) > found.start()
-            if (_DISTINCT[number] or closed or cut) if first else (_DISTINCT[number] and not _is_within(text, found)):
+            never_ended = cut and not closed
+            if first:
+                opens = _DISTINCT[number] or closed or cut
+            else:
+                opens = _DISTINCT[number] and (never_ended or not _is_within(text, found))
+            if opens:
                 kept.append(text[start : found.start()])
                 said = said or not first
                 block, blocks = number, True

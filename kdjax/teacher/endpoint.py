@@ -361,5 +361,6 @@ def _is_filtered(results) -> bool:
 def _count(usage, name: str) -> int:
     """A number of tokens out of a reply's `usage`; 0 where the endpoint does not count."""
     count = usage.get(name) if isinstance(usage, dict) else None
-    whole = isinstance(count, int) or (isinstance(count, float) and count.is_integer())
-    return int(count) if whole and 0 <= count < 2**31 else 0
+    if not isinstance(count, int | float) or count != count // 1:
+        return 0
+    return int(count) if 0 <= count < 2**31 else 0

@@ -20,7 +20,7 @@ ENDED, CUT, FILTERED, FAILED, TOOL = "stop", "length", "filtered", "failed", "to
 REASONS = {
     FAILED: r"errors?|exceptions?|fail\w*|abort\w*|cancel\w*|timeout|timed|overload\w*|unavailable|resources?|malformed|"
     r"interrupt\w*|others?|rate|quota|busy|internal|server|memory|oom|preempt\w*|kill\w*|disconnect\w*|connection|network|"
-    r"deadline|expired?|crash\w*|throttl\w*|evict\w*|lost|terminated|shutdown|unexpected|invalid|panic",
+    r"deadline|expired?|crash\w*|throttl\w*|evict\w*|lost|gateway|terminated|shutdown|unexpected|invalid|panic",
     FILTERED: r"\w*filter\w*|safety|unsafe|block\w*|prohibit\w*|recitation|refus\w*|sensitive|moderat\w*|guardrails?|s?pii|"
     r"toxic\w*|language|policy|violat\w*|violence|copyright\w*|inappropriate|jailbreak|cyber|harm\w*|hate|sexual|abus\w*|"
     r"forbidden|denied|disallowed|restricted|illegal|security|censor\w*|flagged",
@@ -28,7 +28,9 @@ REASONS = {
 }
 # A reason that has no other words is the model's own end. Every other one, whatever it says, ended the reply before that.
 END_WORDS = r"stop(?:ped)?|end(?:ed|ing|oftext)?|eo[sm]|eot|im|s|done|completed?|finish(?:ed)?|succe(?:ss|eded)"
-MORE_END_WORDS = r"turn|sequences?|tokens?|words?|string|text|sentence|message|of|id|found|natural"
+MORE_END_WORDS = (
+    r"turn|sequences?|tokens?|words?|str|string|text|sentence|message|of|id|found|matched|reached|hit|natural"
+)
 NO_WORDS = r"unspecified|unknown|undefined|null|none"
 WHY = {
     FILTERED: "a filter of the endpoint held the answer back",

@@ -166,6 +166,7 @@ def test_blocks_that_are_nested_repeated_or_come_later(text, left):
         ("<think>a</think>\nb\n<think>", "b"),
         ("<think>a</think>\n<think>b", None),
         ("<answer>\n<think>b", ""),
+        ("Okay, <think>so 1 and 2", "Okay, <think>so 1 and 2"),
     ],
 )
 def test_an_answer_before_a_block_that_never_ends_is_kept_unless_the_text_was_cut_off(text, left):

@@ -6,7 +6,7 @@ from kdjax.teacher.replies import NoAnswer, cut_prompt, generated, read
 
 ENDS = (
     "stop STOP Stop end_turn endTurn eos eos_token EOS stop_sequence stop-sequence completed COMPLETE finished im_end "
-    "FINISH_REASON_STOP stopped_eos stopped_word natural_stop eosFound </s> <|endoftext|> <|eot_id|> SUCCEEDED"
+    "FINISH_REASON_STOP stopped_eos stopped_word natural_stop eosFound stop_sequence_reached </s> <|endoftext|> <|eot_id|> SUCCEEDED"
 )
 LIMITS = (
     "length LENGTH max_tokens MAX_TOKENS maxTokens max_output_tokens model_length model_context_window_exceeded "
@@ -20,7 +20,7 @@ FILTERS = (
 FAILURES = (
     "error ERROR network_error abort cancelled insufficient_system_resource OTHER failed timeout MALFORMED_RESPONSE "
     "ERROR_TOXIC rate_limit_exceeded quota server_busy internal exception out_of_memory preempted killed disconnected "
-    "deadline_exceeded expired engine_overloaded stop_timeout time_out FINISH_REASON_OTHER"
+    "deadline_exceeded expired engine_overloaded stop_timeout time_out bad_gateway FINISH_REASON_OTHER"
 )
 
 
