@@ -1,5 +1,7 @@
 """Replies that are no answers: never taken for one, named, and asked again where asking helps."""
 
+import errno
+import fcntl
 import json
 
 import pytest
@@ -9,7 +11,7 @@ from teacher_stand_in import CALLS as HF_CALLS
 from teacher_stand_in import StandIn, stand_in_teacher
 
 from kdjax.errors import InputError
-from kdjax.teacher import Answer, NoAnswer, TeacherCache, open_teacher
+from kdjax.teacher import Answer, NoAnswer, TeacherCache, check_cache_dir, open_teacher
 from kdjax.teacher.calls import canonical_json, make_request
 from kdjax.teacher.endpoint import SWITCH
 from kdjax.teacher.shards import write_shard
@@ -100,6 +102,23 @@ def test_a_journalled_reply_that_is_no_answer_counts_as_little(opened, server, t
     with opened() as teacher:
         assert len(teacher.cache) == 0 and texts(teacher.ask(CALLS[:1])) == [PROMPTS[0][::-1]]
     assert len(server.seen) == 1 and len(TeacherCache(tmp_path / "cache", HTTP)) == 1
+
+
+def test_a_cache_on_a_file_system_without_locks_is_written_and_the_log_warns(opened, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with opened() as teacher:
+        assert texts(teacher.ask(CALLS[:1])) == [PROMPTS[0][::-1]]
+    assert sum("file system without locks" in line for line in opened.said) == 1
+
+
+def test_a_cache_that_is_there_may_have_any_name(tmp_path):
+    (tmp_path / "run[1]").mkdir()
+    check_cache_dir(str(tmp_path / "run[1]"))
+    with pytest.raises(InputError, match="cannot be a folder"):
+        check_cache_dir(str(tmp_path / "run[2]"))
 
 
 def test_a_shard_written_twice_is_one(tmp_path):
