@@ -24,9 +24,9 @@ from kdjax.teacher.replies import Failure, NoAnswer, read
 TIMEOUT = 600.0  # seconds, from connecting to the end of the reply
 MAX_REPLY = 16 * 2**20  # bytes
 LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is better left alone
-BUSY = (408, 409, 425, 429)  # and all from 500 on: the next attempt may fare better
+BUSY = (408, 409, 425, 429)  # and all from 500 on: another attempt may succeed
 MALFORMED = (400, 422)
-HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fare the same
+HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fail, too
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SECRET = 12  # characters; what is shorter is a stand-in such as "EMPTY", and may well occur in an answer
 BROKEN = (OSError, http.client.HTTPException, UnicodeError)  # the last: a host that no name server takes
@@ -78,7 +78,7 @@ class Rejected(Failure):
 class Endpoint:
     """Where a model answers. The API key is read from the environment when it is sent, and kept nowhere.
 
-    `thinking` is told to the model's chat template, until the endpoint refuses the field that says it.
+    `thinking` is passed to the model's chat template, until the endpoint refuses the field that carries it.
     """
 
     def __init__(
