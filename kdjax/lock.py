@@ -111,3 +111,21 @@ def _holder(file: TextIO) -> str:
         return f"process {holder['process']} on {holder['host']} has worked in it since {holder['since']}"
     except (ValueError, KeyError, TypeError):  # being written at this moment, or not visible over the network yet
         return "another process works in it"
+
+
+@contextmanager
+def in_turn(path: Path, waiting: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file `path`. Another process that holds it is waited for, and `log` is given the line `waiting`.
+
+    Where the file system has no locks, `log` is given a warning and the work goes on, as in `locked`.
+    """
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            if not _lock(file, fcntl.LOCK_EX):
+                log(
+                    f"warning: {path.parent} is on a file system without locks; start no second process that writes to it"
+                )
+        except InputError:  # held
+            log(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

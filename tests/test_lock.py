@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.lock import LOCK, LOOK, check_free, locked
+from kdjax.lock import LOCK, LOOK, check_free, in_turn, locked
 
 HOLD = "import sys; from pathlib import Path; from kdjax.lock import locked\nwith locked(Path(sys.argv[1])): print('held', flush=True); input()"
 TRY = HOLD.replace("input()", "")
@@ -169,3 +169,30 @@ def test_what_is_no_lock_file(tmp_path, job, make):
     make(tmp_path / LOCK)
     with pytest.raises(InputError, match=".lock should be a file.*delete it"):
         job(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_who_waits_for_a_lock_goes_on_where_there_are_none(tmp_path, monkeypatch, number):
+    def flock(file, kind):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lines = []
+    with in_turn(tmp_path / "lock", "waiting", lines.append):
+        pass
+    assert len(lines) == 1 and f"{tmp_path} is on a file system without locks" in lines[0]
+
+
+def test_a_lock_that_is_held_is_waited_for(tmp_path):
+    lines = []
+    holder = (tmp_path / "lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+
+    def log(line):
+        lines.append(line)
+        holder.close()
+
+    with in_turn(tmp_path / "lock", "waiting", log):
+        assert lines == ["waiting"]
+        with (tmp_path / "lock").open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

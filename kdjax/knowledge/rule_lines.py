@@ -8,7 +8,7 @@ from kdjax.prompting.thinking import spoken
 
 MAX_WORDS = 25
 MIN_WORDS = 4  # fewer words are a heading or a fragment
-QUOTE_WORDS = 4  # so many words of a title in a row are a quotation of it
+QUOTE_WORDS = 4  # this many consecutive words of a title count as a quotation
 
 _PREFIX = re.compile(r"^(?:[\s\-*•–>#]|\(?\d{1,2}[.):](?!\d)|rules?\s*\d*\s*[:.)])+", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“]([^\"“”]*)[\"”]")

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict, FieldReference
 
 from kdjax.decoding import MODES
 from kdjax.errors import InputError
-from kdjax.folders import URL
 from kdjax.knowledge import FORMATS
 from kdjax.knowledge import STRATEGIES as SAMPLINGS
 from kdjax.prompting import FIELDS
@@ -79,10 +78,6 @@ def check(config: ConfigDict) -> None:
     _one_of("parallel", config.parallel, KINDS)
     _one_of("teacher.kind", config.teacher.kind, TEACHERS)
     refuse_keys(config.teacher.url, config.teacher.key_variable)
-    if URL.match(config.teacher.cache_dir):
-        raise InputError(
-            f"config.teacher.cache_dir={config.teacher.cache_dir!r} is a URL; mount it, and name the folder it is mounted at"
-        )
     if config.teacher.kind == "http":
         check_endpoint(config.teacher.url, config.teacher.source, config.teacher.key_variable)
     _one_of("knowledge.strategy", config.knowledge.strategy, STRATEGIES)

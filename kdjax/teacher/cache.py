@@ -10,7 +10,6 @@ cache_dir/<first 16 of sha256(identity)>/
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdjax.errors import InputError
+from kdjax.folders import check_folder
+from kdjax.lock import in_turn
 from kdjax.sources import Tokenizer, read_tokenizer
 from kdjax.teacher.calls import Answer, key_of_fields, sha256_json
 from kdjax.teacher.journal import Journal, fsync_folder
@@ -128,12 +129,8 @@ class TeacherCache:
     def writing(self, source: str, tokenizer: Tokenizer | None, log: Callable[[str], None]) -> Iterator[None]:
         """Be the one run that asks this teacher; another is waited for. `source` is what this run calls the teacher."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log(f"another run asks this teacher ({self.folder}): waiting for its answers")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = f"another run asks this teacher ({self.folder}): waiting for its answers"
+        with in_turn(self.folder / "lock", waiting, log):
             self.refresh()
             self._set_damage_aside(log)
             self._describe(source, tokenizer)
@@ -288,16 +285,14 @@ def _as_read(answer: Answer) -> Answer:
 
 
 def check_cache_dir(cache_dir: str) -> None:
-    """Raise InputError where no folder can be; writes nothing."""
+    """Raise InputError where no folder can be; writes nothing. A folder that is there may be read-only, for a replay."""
+    name, advice = f"config.teacher.cache_dir={cache_dir}", "choose another folder"
     try:
         folder = Path(cache_dir).expanduser()
-        above = next(path for path in (folder, *folder.parents) if path.exists())
-    except (OSError, RuntimeError) as error:  # a name that is too long, nobody's home
-        raise InputError(
-            f"config.teacher.cache_dir={cache_dir[:80]!r} cannot be a folder ({str(error)[:80]})"
-        ) from error
-    if "\0" in cache_dir or not above.is_dir():
-        raise InputError(f"config.teacher.cache_dir={cache_dir!r} cannot be a folder: {above} is none")
+    except RuntimeError as error:  # nobody's home
+        raise InputError(f"{name} cannot be a folder ({error}); {advice}") from error
+    if not os.path.isdir(folder):
+        check_folder(folder, name, advice)
 
 
 def teacher_folders(cache_dir: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One question to an OpenAI-compatible endpoint over HTTP, and the ways in which it can fail to answer."""
+"""One request to an OpenAI-compatible endpoint over HTTP, and the ways in which it can fail."""
 
 import http.client
 import io
@@ -19,35 +19,24 @@ from urllib.parse import urlsplit
 
 from kdjax.errors import InputError
 from kdjax.teacher.calls import Request
-from kdjax.teacher.replies import Failure, NoAnswer, is_end, read
+from kdjax.teacher.replies import Failure, NoAnswer, read
 
-TIMEOUT = 600.0  # seconds from the first connecting to the end of a reply
+TIMEOUT = 600.0  # seconds, from connecting to the end of the reply
 MAX_REPLY = 16 * 2**20  # bytes
 LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is better left alone
-BUSY = (408, 409, 425, 429)  # and all from 500 on: the next attempt may fare better
+BUSY = (408, 409, 425, 429)  # and all from 500 on: another attempt may succeed
 MALFORMED = (400, 422)
-HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fare the same
+HOPELESS = (401, 403, 404)  # and all redirects: every other prompt would fail, too
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SECRET = 12  # characters; what is shorter is a stand-in such as "EMPTY", and may well occur in an answer
 BROKEN = (OSError, http.client.HTTPException, UnicodeError)  # the last: a host that no name server takes
 SWITCH = "chat_template_kwargs"  # the field that vLLM, SGLang, llama.cpp and others hand to the chat template
-# How endpoints that are strict about fields refuse it, by its name or in general.
-UNKNOWN_FIELD = re.compile(
-    rf"{SWITCH}|enable_thinking|extra_forbidden|(?:extra|additional|unknown|unrecognized|unexpected|unsupported|invalid)\W+"
-    r"(?:\w+\W+){0,2}?(?:field|input|param|propert|argument|key|name)",
-    re.IGNORECASE,
-)
+SWITCHES = re.compile(
+    r"chat_template|thinking|reasoning", re.IGNORECASE
+)  # what an endpoint that refuses it may speak of
 NO_TOKENS: dict = dict.fromkeys(
     ("prompt_ids", "token_ids", "target_logprobs", "logsumexp", "top_ids", "top_logprobs"), ()
 )
-
-
-class Rejected(Failure):
-    """The endpoint takes a request for malformed: perhaps one of its fields, perhaps the prompt. `body`: what it said."""
-
-    def __init__(self, reason: str, body: str):
-        super().__init__(reason)
-        self.body = body
 
 
 def refuse_keys(url: str, key_variable: str) -> None:
@@ -82,10 +71,14 @@ def check_endpoint(url: str, model: str, key_variable: str) -> None:
         raise InputError(f"teacher.source={model!r}: name a model as the endpoint {url} knows it")
 
 
+class Rejected(Failure):
+    """The endpoint refuses a request, perhaps because of the field about thinking."""
+
+
 class Endpoint:
     """Where a model answers. The API key is read from the environment when it is sent, and kept nowhere.
 
-    `thinking` is told to the model's chat template, until the endpoint refuses the field that says it.
+    `thinking` is passed to the model's chat template, until the endpoint refuses the field that carries it.
     """
 
     def __init__(
@@ -126,24 +119,27 @@ class Endpoint:
             Failure: there is no answer; the reason never holds the key.
         """
         try:
-            body = self._reply(request)
-            row, model = self._row(body)
+            body, row, model = self._reply(request)
             return self._answer(row, request.call.max_new_tokens, body), model
         except Failure as failure:
             failure.args = (self._hide(str(failure)),)
             raise
 
-    def _reply(self, request: Request) -> bytes:
-        """The body of a reply. Where the endpoint refuses the field about thinking, the request goes without, at once."""
+    def _reply(self, request: Request) -> tuple[bytes, dict, str]:
+        """A reply, its columns and who answered. A request that may be refused for the field about thinking goes without."""
         payload, switch = self._payload(request), self._switch
         try:
-            return self._post(payload | switch)
-        except Rejected as rejected:
-            if not switch or not UNKNOWN_FIELD.search(rejected.body):
+            return self._exchange(payload | switch)
+        except Rejected:
+            if not switch:
                 raise
-        body = self._post(payload)
+        reply = self._exchange(payload)
         self._drop_switch()
-        return body
+        return reply
+
+    def _exchange(self, payload: dict) -> tuple[bytes, dict, str]:
+        body = self._post(payload)
+        return body, *self._row(body)
 
     def _drop_switch(self) -> None:
         with self._lock:
@@ -151,7 +147,7 @@ class Endpoint:
                 self._switch = {}
                 self._log(
                     f"teacher {self.model}: the endpoint refuses {SWITCH} (teacher.thinking), so it is asked without; "
-                    "what it thinks is cut out of its answers"
+                    "its thinking is cut out of its answers"
                 )
 
     def _answer(self, row: dict, most: int, body: bytes) -> dict:
@@ -201,46 +197,46 @@ class Endpoint:
             where = error.headers.get("Location", "").partition("?")[0].rpartition("@")[2]
             where = self._excerpt(where.encode())
             return Failure(
-                f"{said} to {where}, which is not followed; set teacher.url to what it is now", hopeless=True
+                f"{said} to {where}, which is not followed; set teacher.url to the new address", hopeless=True
             )
         said += f": {self._excerpt(body)}" if body else ""
-        if code in MALFORMED:
-            return Rejected(said, body.decode(errors="replace"))
         wait = retry_after(error.headers)
         if wait > LONGEST_WAIT:
             return Failure(f"{said}; it asks to wait for {wait:.0f} s", hopeless=True)
-        return Failure(said, again=code in BUSY or code >= 500, hopeless=code in HOPELESS, wait=wait)
+        # A busy endpoint has not looked at the request.
+        rejected = code in MALFORMED or (code not in BUSY and self._names_switch(body))
+        kind = Rejected if rejected else Failure
+        return kind(said, again=code in BUSY or code >= 500, hopeless=code in HOPELESS, wait=wait)
+
+    def _names_switch(self, body: bytes) -> bool:
+        """Whether an error speaks of thinking; the model's own name may hold the word."""
+        return SWITCHES.search(body.decode(errors="replace").replace(self.model, "")) is not None
 
     def _row(self, body: bytes) -> tuple[dict, str]:
-        """The columns that a reply holds, as it puts them, and the name under which the model answered."""
+        """The columns that a reply holds, as it puts them, and the name under which the model answered.
+
+        What is absent is as good as null, and both are as good as empty: `read` judges it.
+        """
         try:
             reply = json.loads(body)
             choice = reply["choices"][0]
-            message, finish = choice["message"], choice["finish_reason"]
-            content = message["content"]
+            message = choice["message"]
+            text, finish = _text(message.get("content")), choice.get("finish_reason") or ""
         except (ValueError, RecursionError):
             raise Failure(f"the reply is no JSON: {self._excerpt(body)}", again=True) from None
-        except (KeyError, IndexError, TypeError):
-            seen = self._excerpt(body)
-            raise Failure(
-                f"the reply has no choices[0].message.content and .finish_reason: {seen}", again=True
-            ) from None
+        except (KeyError, IndexError, TypeError, AttributeError):
+            kind = Rejected if self._names_switch(body) else Failure
+            raise kind(f"the reply has no choices[0].message: {self._excerpt(body)}", again=True) from None
+        if any(_is_error(place.get("error")) for place in (reply, choice, message)):
+            text, finish = text or "", "error"  # half a text may be there, and an ordinary end
+        elif any(_is_filtered(place.get("content_filter_results")) for place in (choice, message)):
+            text, finish = text or "", "content_filter"
+        elif message.get("refusal"):
+            text, finish = text or "", "refusal"
+        if text is None or not isinstance(finish, str):
+            found = f"content {type(message.get('content')).__name__}, finish_reason {type(finish).__name__}"
+            raise Failure(f"the answer is no text ({found}): {self._excerpt(body)}")
         counts = {name: _count(reply.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")}
-        text = _text(content)
-        if reply.get("error") or choice.get("error"):  # half a text may be there, and an ordinary end
-            text, finish = text or "", "error"
-        elif message.get("refusal") and not text:
-            text, finish = "", "refusal"
-        elif finish is None and counts["completion_tokens"]:
-            finish = ""
-        elif content is None and isinstance(finish, str) and not is_end(finish):
-            text = ""
-        if not isinstance(text, str) or not isinstance(finish, str):
-            found = f"content {type(content).__name__}, finish_reason {type(finish).__name__}"
-            reason = f"the answer is no text ({found}): {self._excerpt(body)}"
-            if content is None and isinstance(finish, str):
-                raise NoAnswer(reason, row=NO_TOKENS | counts | {"text": "", "finish_reason": finish})
-            raise Failure(reason)
         if len(key := self._key()) >= SECRET and key in text + finish:
             raise Failure("the answer repeats the API key, so it is not kept", hopeless=True)
         text, finish = (said.encode(errors="replace").decode() for said in (text, finish))  # no half characters
@@ -325,7 +321,7 @@ def _read(reply: http.client.HTTPResponse | HTTPError, limit: int) -> bytes:
 
 
 def retry_after(headers: Mapping[str, str] | Message) -> float:
-    """The seconds that `Retry-After` asks for, as a number or as an HTTP date; 0 where it says nothing readable."""
+    """The seconds that `Retry-After` asks for, as a number or as an HTTP date; 0 where it cannot be read."""
     said = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", said):
         return float(said)
@@ -336,16 +332,35 @@ def retry_after(headers: Mapping[str, str] | Message) -> float:
 
 
 def _text(content) -> str | None:
-    """The text of a message, or of its parts without those that are thinking (Mistral's form); None if it has none."""
-    if not isinstance(content, list):
-        return content if isinstance(content, str) else None
-    parts = [part for part in content if not (isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"))]
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
-    found = [text for text in texts if isinstance(text, str)]
-    return "".join(found) if content and len(found) == len(texts) else None
+    """The text of a message, or of its parts without those that are thinking; "" where it is null, None if it is no text."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text", part) if isinstance(part, dict) else part for part in parts if not _is_thought(part)]
+    if any(text is not None and not isinstance(text, str) for text in texts):
+        return None
+    return "".join(text or "" for text in texts)
+
+
+def _is_thought(part) -> bool:
+    """Whether a part of a message is thinking, as Mistral ("thinking") and Anthropic ("redacted_thinking") send it."""
+    return isinstance(part, dict) and re.search("thinking|reasoning", str(part.get("type"))) is not None
+
+
+def _is_error(error) -> bool:
+    """Whether a field `error` says anything: some endpoints send it with every reply, empty or with the code 0."""
+    if isinstance(error, dict):
+        return str(error.get("code")) != "0" and any(error.values())
+    return bool(error)
+
+
+def _is_filtered(results) -> bool:
+    """Whether a filter, as Azure lists them by category, held the answer back."""
+    found = results.values() if isinstance(results, dict) else ()
+    return any(isinstance(result, dict) and result.get("filtered") for result in found)
 
 
 def _count(usage, name: str) -> int:
     """A number of tokens out of a reply's `usage`; 0 where the endpoint does not count."""
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and 0 <= count < 2**31 else 0
+    if not isinstance(count, int | float) or count != count // 1:
+        return 0
+    return int(count) if 0 <= count < 2**31 else 0

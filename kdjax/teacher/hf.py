@@ -71,7 +71,7 @@ class HfWorker:
             "eos_ids": self.tokenizer.eos_ids,
             "trial_prompts": [self.tokenizer.encode(text) for text in TRIAL],
         }
-        # The model is on the disk: nothing is fetched, and nothing told to anybody.
+        # The model is on the disk: nothing is downloaded, and no usage is reported.
         self._process = Child("kdjax.teacher.hf_worker", settings, {"HF_HUB_OFFLINE": "1"})
         hello = self._exchange()
         if "unsupported" in hello:

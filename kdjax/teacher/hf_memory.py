@@ -1,4 +1,4 @@
-"""What a Hugging Face causal LM remembers between two steps: under which name, and whether our own loop makes use of it.
+"""What a Hugging Face causal LM remembers between two steps: under which name, and whether our own loop uses it.
 
 `generate` steps through a model that we did not write. Where its memory is handed over wrongly, nothing fails: the model
 just forgets its prompt. So each model is tried once, against a forward pass that needs no memory.
@@ -51,11 +51,13 @@ def check_memory(
         asked = {"max_new_tokens": STEPS, "temperature": 0.0, "seed": 0, "top_k_logprobs": vocabulary}
         replies = generate(model, [asked | {"prompt_ids": prompt} for prompt in prompts], [])
         worst = max(_distance(model, prompt, reply) for prompt, reply in zip(prompts, replies, strict=True))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except torch.OutOfMemoryError:  # a RuntimeError that says nothing about the model
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise Unsupported(f"{name} does not run step by step ({type(error).__name__}: {error})") from error
     if not worst <= TOLERANCE[model.dtype]:
         raise Unsupported(
-            f"{name} says something else step by step than in one pass (logits differ by {worst:.2f} of their spread)"
+            f"{name} gives other logits step by step than in one pass (they differ by {worst:.2f} of their spread)"
         )
 
 

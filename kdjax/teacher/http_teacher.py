@@ -38,20 +38,20 @@ class HttpWorker:
         self.check_model()
 
     def ask(self, batches: Sequence[Sequence[Request]]) -> Generator[list[tuple[Request, dict | NoAnswer]]]:
-        """Each reply when it comes, one that is no answer too; how the requests are cut into batches plays no part.
+        """Yield each reply when it comes, also one that is no answer; the batches play no part.
 
         Raises:
-            InputError: at the end, if prompts have no reply; how many, and why the first.
+            InputError: at the end, if prompts have no reply; says how many, and why.
         """
         requests = list(chain(*batches))
         waiting: SimpleQueue[Request] = SimpleQueue()
         outcomes: SimpleQueue[Outcome | None] = SimpleQueue()
         stopped = threading.Event()
-        # In any order: so it is chance whom those that are refused, each for itself, stand before.
+        # In random order, so that prompts that are refused one by one are not all at the beginning.
         for request in random.sample(requests, len(requests)):
             waiting.put(request)
         running = min(self.side_by_side, len(requests))
-        for _ in range(running):  # daemons: who breaks a pass off does not wait for what is under way
+        for _ in range(running):  # daemons: an interrupted pass does not wait for requests under way
             threading.Thread(target=self._serve, args=(waiting, outcomes, stopped), daemon=True).start()
         failed: list[tuple[Request, Failure]] = []
         answered = in_a_row = 0
@@ -65,7 +65,7 @@ class HttpWorker:
                     failed.append((request, said))
                     in_a_row += 1
                     if in_a_row >= GIVE_UP:
-                        stopped.set()  # what is under way still ends, so that no answer that was paid for is lost
+                        stopped.set()  # requests under way still end, so that no answer that was paid for is lost
                     if isinstance(said, NoAnswer):
                         self.setting = {"url": self.endpoint.url}
                         yield [(request, said)]

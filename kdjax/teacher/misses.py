@@ -38,8 +38,8 @@ def explain_miss(cache: TeacherCache, call: Call, tokenizer: Tokenizer | None, t
             lines.append(_compare_prompts(request, nearest, tokenizer))
         else:
             lines.append(f"{name}: asked {request.fields.get(name, False)}, cached {nearest.fields.get(name, False)}")
-    told = f"the nearest of {len(cache)} cached calls ({nearest.key[:12]}) differs in " + "; ".join(lines)
-    return told + _other_teachers(cache, call, tokenizer, thinking).get(True, "")
+    text = f"the nearest of {len(cache)} cached calls ({nearest.key[:12]}) differs in " + "; ".join(lines)
+    return text + _other_teachers(cache, call, tokenizer, thinking).get(True, "")
 
 
 def _differing(request: Request, answer: Answer) -> list[str]:

@@ -15,19 +15,35 @@ from kdjax.teacher.calls import Request
 NAMED = 3  # failed prompts in an error
 
 ENDED, CUT, FILTERED, FAILED, TOOL = "stop", "length", "filtered", "failed", "tool"
-# What endpoints call the end of a reply, in lower case with _ between words. The first pattern that is found decides.
-ENDINGS = {
-    r"length|max.*tokens|token_limit|context_window|truncated|incomplete": CUT,
-    r"error|fail|abort|cancel|timeout|time_out|overload|unavailable|resource|malformed|interrupt|other": FAILED,
-    r"filter|safety|block|prohibit|recitation|refus|sensitive|moderat|guardrail|spii|toxic|language": FILTERED,
-    r"tool|function|pause_turn": TOOL,
-    r"\A(?:(?:stop|end|eos|eot)(?:_.*)?|stopped|im_end|done|completed?|finish(?:ed)?|success)\Z": ENDED,
+# Words by which endpoints say why they ended a reply: the whole of one, in lower case. Where a reason has words of several
+# kinds ("stop_timeout", "ERROR_TOXIC"), the first kind here decides.
+REASONS = {
+    FAILED: r"errors?|exceptions?|fail\w*|abort\w*|cancel\w*|timeout|timed|overload\w*|unavailable|resources?|malformed|"
+    r"interrupt\w*|others?|rate|quota|busy|internal|server|memory|oom|preempt\w*|kill\w*|disconnect\w*|connection|network|"
+    r"deadline|expired?|crash\w*|throttl\w*|evict\w*|lost|gateway|terminated|shutdown|unexpected|invalid|panic",
+    FILTERED: r"\w*filter\w*|safety|unsafe|block\w*|prohibit\w*|recitation|refus\w*|sensitive|moderat\w*|guardrails?|s?pii|"
+    r"toxic\w*|language|policy|violat\w*|violence|copyright\w*|inappropriate|jailbreak|cyber|harm\w*|hate|sexual|abus\w*|"
+    r"forbidden|denied|disallowed|restricted|illegal|security|censor\w*|flagged",
+    TOOL: r"tools?|functions?|pause",
 }
+# A reason that has no other words is the model's own end. Every other one, whatever it says, ended the reply before that.
+END_WORDS = r"stop(?:ped)?|end(?:ed|ing|oftext)?|eo[sm]|eot|im|s|done|completed?|finish(?:ed)?|succe(?:ss|eded)"
+MORE_END_WORDS = (
+    r"turn|sequences?|tokens?|words?|str|string|text|sentence|message|of|id|found|matched|reached|hit|natural"
+)
+NO_WORDS = r"unspecified|unknown|undefined|null|none"
 WHY = {
     FILTERED: "a filter of the endpoint held the answer back",
     FAILED: "the endpoint failed while it answered",
     TOOL: "the model asks for a tool, and there is none",
 }
+NOTHING = ("null", "None")  # an absent text that was printed
+# Tokens that an endpoint's chat template should have kept to itself: those that end a turn, and a box for the answer.
+_TOKEN = r"<\|(?:im_end|eo[ts]_id|eom_id|eo[tsm]|end|end_of_text|endoftext|end_of_turn|end_of_box|return|END_OF_TURN_TOKEN)\|>"
+_TOKENS = re.compile(
+    rf"\A\s*<\|begin_of_box\|>\s*|(?<!\s)\s*+(?:(?:{_TOKEN}|</s>|<end_of_turn>|<turn\|>|<eos>|<｜end▁of▁sentence｜>)\s*+)++\Z",
+    re.IGNORECASE,
+)
 LONGER = "raise knowledge.max_new_tokens, or let the teacher answer without thinking (teacher.thinking=False)"
 
 
@@ -69,37 +85,39 @@ def read(text: str, finish: str, written: int, most: int) -> tuple[str, str]:
         most: `max_new_tokens` of the call.
 
     Raises:
-        NoAnswer: the reply is empty, failed, filtered, or nothing but thinking.
+        NoAnswer: the reply failed, was filtered, or has no letter or digit outside its thinking.
     """
     ending = _ending(finish, written, most)
     if ending in WHY:
         raise NoAnswer(f"{WHY[ending]} (finish_reason {finish!r})", again=ending == FAILED)
-    said = without_thinking(text)
+    text = _TOKENS.sub("", text)
+    said = without_thinking(text, cut=ending == CUT)
     if said is None:
         raise NoAnswer(f"its thinking never ended (finish_reason {finish!r}, {most} tokens allowed); {LONGER}")
-    if not said.strip():
-        spent = ending == CUT or said != text
+    if not any(map(str.isalnum, said)) or said.strip() in NOTHING:
+        spent = ending == CUT or (said != text and not said.strip())
         hint = f"; thinking may have used up its {most} tokens: {LONGER}" if spent else ""
         raise NoAnswer(f"the reply holds no text (finish_reason {finish!r}){hint}", again=ending == ENDED)
     return said, ending
 
 
-def is_end(finish: str) -> bool:
-    """Whether an endpoint's word says that the model came to its own end."""
-    return _ending(finish, 0, 0) == ENDED
-
-
 def _ending(finish: str, written: int, most: int) -> str:
     """One of the five ends.
 
-    A word that nobody knows, or none, is judged by the tokens written: with fewer than allowed the model came to its
-    own end. Where they are not counted either the reply may have been cut off, so only whole sentences of it count.
+    Where the endpoint names none, the tokens decide: with fewer than allowed the model came to its own end. Where they
+    are not counted either the reply may have been cut off, so only whole sentences of it count.
     """
-    word = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", finish).lower()).strip("_")
-    for pattern, ending in ENDINGS.items():
-        if re.search(pattern, word):
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", finish).lower().replace("time_out", "timeout")
+    words = re.findall(r"[a-z0-9]+", spaced)
+    if words[:2] in (["finish", "reason"], ["stop", "reason"]):
+        words = words[2:]
+    if all(re.fullmatch(NO_WORDS, word) for word in words):
+        return ENDED if 0 < written < most else CUT
+    for ending, pattern in REASONS.items():
+        if any(re.fullmatch(pattern, word) for word in words):
             return ending
-    return ENDED if 0 < written < most else CUT
+    ended = any(re.fullmatch(END_WORDS, word) for word in words)
+    return ENDED if ended and all(re.fullmatch(f"{END_WORDS}|{MORE_END_WORDS}", word) for word in words) else CUT
 
 
 def name_failures(failed: Sequence[tuple[Request, Failure]], answered: int) -> str:
@@ -122,7 +140,7 @@ def generated(tokenizer: Tokenizer, prompt_ids: Sequence[int], token_ids: Sequen
     ids = token_ids[:-1] if finish == ENDED else token_ids
     plain, whole = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False))
     begun = opens_thinking(tokenizer.decode(prompt_ids[-64:], skip_special_tokens=False))
-    said = without_thinking(whole, begun)
+    said = without_thinking(whole, begun, cut=finish != ENDED)
     if said == whole:
         return plain
     if said is None or (not said and finish != ENDED):

@@ -31,8 +31,8 @@ def write_shard(folder: Path, answers: Iterable[Answer]) -> Path:
     from datasets import Dataset
 
     answers = sorted(answers, key=lambda answer: answer.key)
-    said = [(answer.key, answer.text, answer.finish_reason) for answer in answers]  # a call may be asked again
-    name = sha256_json(said)[:16]
+    # The texts too: a call without an answer may be asked again, and the new shard then holds the same keys.
+    name = sha256_json([(answer.key, answer.text, answer.finish_reason) for answer in answers])[:16]
     if (folder / name).is_dir():
         return folder / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,19 @@ def said(content, finish="stop", usage=None, **more) -> Reply:
     return Reply(body={"choices": [choice], "usage": usage} | error)
 
 
+def said_with_error(content, error) -> Reply:
+    """A reply whose message has an error."""
+    message = {"content": content, "error": error}
+    return Reply(body={"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
+def absent(name) -> Reply:
+    """A reply whose message lacks a field."""
+    message = {"role": "assistant", "content": "hi"}
+    del message[name]
+    return Reply(body={"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
 SPENT = "raise knowledge.max_new_tokens"
 # what is wrong: (the reply, what the error says)
 REPLIES = {
@@ -34,7 +47,19 @@ REPLIES = {
     "thinking in parts": (said([{"type": "thinking", "thinking": "Okay"}], "length"), "no text"),
     "nothing": (said(""), "holds no text (finish_reason 'stop')"),
     "blanks": (said(" \n\t "), "holds no text"),
-    "null": (said(None), "content NoneType"),
+    "null": (said(None), "holds no text (finish_reason 'stop')"),
+    "no content at all": (absent("content"), "holds no text"),
+    "an end-of-turn token alone": (said("<|im_end|>"), "holds no text"),
+    "a zero-width space": (said("\u200b"), "holds no text"),
+    "half a character": (said("\ufffd"), "holds no text"),
+    "a null that was printed": (said("null"), "holds no text"),
+    "a None that was printed": (said("None"), "holds no text"),
+    "an empty box": (said("<|begin_of_box|><|end_of_box|>"), "holds no text"),
+    "parts that are null": (said([{"type": "text", "text": None}]), "holds no text"),
+    "no parts": (said([]), "holds no text"),
+    "thinking that was redacted": (said([{"type": "redacted_thinking", "data": "x"}]), "holds no text"),
+    "an object for content": (said({"image": "hi"}), "the answer is no text (content dict"),
+    "a number for its end": (said("hi", 3), "finish_reason int"),
     "a failure with half a text": (said("Bundle the", "error"), "failed while it answered", "'error'"),
     "a failure beside the choices": (said("Bundle the", error={"code": 502}), "failed while it answered", "502"),
     "a network error": (said("Bundle the", "network_error"), "failed while it answered"),
@@ -44,7 +69,16 @@ REPLIES = {
     "refused": (said(None, refusal="I will not"), "filter of the endpoint", "I will not"),
     "a tool is called": (said(None, "tool_calls", tool_calls=[{}]), "asks for a tool"),
     "a part that is no text": (said([{"type": "image_url"}]), "the answer is no text (content list"),
-    "no word for its end, tokens not counted": (said("hi", None), "finish_reason NoneType"),
+    "a failure in the message": (said_with_error("Bundle the", {"code": 502}), "failed while it answered", "502"),
+    "a filter beside an ordinary end": (
+        said("Bundle the", content_filter_results={"hate": {"filtered": True}}),
+        "filter of the endpoint",
+    ),
+    "a refusal with a text": (said("I will not", refusal="I will not"), "filter of the endpoint"),
+    "too many requests while it answered": (said("Bundle the", "rate_limit_exceeded"), "failed while it answered"),
+    "the server was preempted": (said("Bundle the", "preempted"), "failed while it answered"),
+    "a policy": (said("Bundle the", "policy_violation"), "filter of the endpoint"),
+    "cut off in thinking without marks": (said("analysisWe need", "length"), "thinking never ended", SPENT),
 }
 
 

@@ -30,13 +30,13 @@ EQUAL = {
     | {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1, "expert_layer_period": 2},
 }
 REFUSED = {
-    "rwkv": ({"attention_hidden_size": 32}, "RwkvForCausalLM says something else step by step"),
+    "rwkv": ({"attention_hidden_size": 32}, "RwkvForCausalLM gives other logits step by step"),
     "recurrent_gemma": (
         {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 16} | ATTENTION,
         "RecurrentGemmaForCausalLM does not hand out",
     ),
-    "bart": (DECODER, "BartForCausalLM says something else step by step"),
-    "pegasus": (DECODER, "PegasusForCausalLM says something else step by step"),
+    "bart": (DECODER, "BartForCausalLM gives other logits step by step"),
+    "pegasus": (DECODER, "PegasusForCausalLM gives other logits step by step"),
     "xlstm": ({"num_heads": 4}, "xLSTMForCausalLM does not run step by step (ValueError"),
     "openai-gpt": ({"n_head": 4, "n_embd": 32, "n_layer": 2}, "OpenAIGPTLMHeadModel remembers nothing"),
     "xlnet": ({"d_model": 32, "n_head": 4, "n_layer": 2, "d_inner": 48}, "XLNetLMHeadModel remembers nothing"),
@@ -103,8 +103,23 @@ def forgetful(model, requests, eos_ids):
 def test_a_memory_that_is_lost_in_silence_is_found_in_every_dtype(dtype):
     model = make("llama", ATTENTION).to(dtype)
     check_memory(model, generate, PROMPTS)
-    with pytest.raises(Unsupported, match="LlamaForCausalLM says something else"):
+    with pytest.raises(Unsupported, match="LlamaForCausalLM gives other logits"):
         check_memory(model, forgetful, PROMPTS)
+
+
+def test_a_model_that_fails_is_refused_by_name_but_not_for_the_memory_of_its_device():
+    model = make("llama", ATTENTION)
+
+    def failing(error):
+        def generate(*_):
+            raise error
+
+        return generate
+
+    with pytest.raises(Unsupported, match=r"LlamaForCausalLM does not run step by step \(RuntimeError: sizes"):
+        check_memory(model, failing(RuntimeError("sizes differ")), PROMPTS)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_memory(model, failing(torch.OutOfMemoryError("full")), PROMPTS)
 
 
 def test_the_process_refuses_such_a_model_in_one_sentence(tiny_folder, tiny_tokenizer, tmp_path):
@@ -116,7 +131,7 @@ def test_the_process_refuses_such_a_model_in_one_sentence(tiny_folder, tiny_toke
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tiny_folder / name).read_bytes())
     worker = HfWorker(resolve(str(folder)), tiny_tokenizer, "float32")
-    with pytest.raises(InputError, match=r"teacher .*: RwkvForCausalLM says .*Choose another model") as error:
+    with pytest.raises(InputError, match=r"teacher .*: RwkvForCausalLM gives .*Choose another model") as error:
         worker.start()
     assert "Traceback" not in str(error.value) and worker._process is None
 

@@ -1,5 +1,7 @@
 """Replies that are no answers: never taken for one, named, and asked again where asking helps."""
 
+import errno
+import fcntl
 import json
 
 import pytest
@@ -9,7 +11,7 @@ from teacher_stand_in import CALLS as HF_CALLS
 from teacher_stand_in import StandIn, stand_in_teacher
 
 from kdjax.errors import InputError
-from kdjax.teacher import Answer, NoAnswer, TeacherCache, open_teacher
+from kdjax.teacher import Answer, NoAnswer, TeacherCache, check_cache_dir, open_teacher
 from kdjax.teacher.calls import canonical_json, make_request
 from kdjax.teacher.endpoint import SWITCH
 from kdjax.teacher.shards import write_shard
@@ -84,7 +86,7 @@ def test_a_pass_that_yielded_nothing_may_be_asked_again_whole(opened, server, tm
 
 def test_an_answer_of_an_earlier_version_is_read_without_its_thinking(tmp_path):
     said = [as_recorded(CALLS[0], "<think>hm [[1,3]]</think>\n\n[[1,2]]", "stop")]
-    said += [as_recorded(CALLS[1], "whole", "whatever", completion_tokens=3), as_recorded(CALLS[2], "ha", "max_tokens")]
+    said += [as_recorded(CALLS[1], "whole", "", completion_tokens=3), as_recorded(CALLS[2], "ha", "max_tokens")]
     record(tmp_path, said)
     with open_teacher("replay", "tiny", tmp_path) as teacher:
         answers = teacher.ask(CALLS[:3])
@@ -100,6 +102,23 @@ def test_a_journalled_reply_that_is_no_answer_counts_as_little(opened, server, t
     with opened() as teacher:
         assert len(teacher.cache) == 0 and texts(teacher.ask(CALLS[:1])) == [PROMPTS[0][::-1]]
     assert len(server.seen) == 1 and len(TeacherCache(tmp_path / "cache", HTTP)) == 1
+
+
+def test_a_cache_on_a_file_system_without_locks_is_written_and_the_log_warns(opened, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with opened() as teacher:
+        assert texts(teacher.ask(CALLS[:1])) == [PROMPTS[0][::-1]]
+    assert sum("file system without locks" in line for line in opened.said) == 1
+
+
+def test_a_cache_that_is_there_may_have_any_name(tmp_path):
+    (tmp_path / "run[1]").mkdir()
+    check_cache_dir(str(tmp_path / "run[1]"))
+    with pytest.raises(InputError, match="cannot be a folder"):
+        check_cache_dir(str(tmp_path / "run[2]"))
 
 
 def test_a_shard_written_twice_is_one(tmp_path):
@@ -157,6 +176,44 @@ def test_parts_of_a_message_and_ends_without_a_word(opened, server):
     assert texts(answers) == ["[[1,2]]", "whole"] and answers[1].finish_reason == "stop"
 
 
+def reply_of(message, finish="stop", usage=None, **more):
+    return Reply(body={"choices": [{"message": message, "finish_reason": finish}], "usage": usage} | more)
+
+
+COUNTED = {"prompt_tokens": 3, "completion_tokens": 5}
+READ = {  # replies that are answers, in unusual shapes: (the reply, its end)
+    "parts of the newer API": (reply_of({"content": [{"type": "output_text", "text": "[[1,2]]"}]}), "stop"),
+    "parts without a type": (reply_of({"content": [{"text": "[[1,"}, {"text": "2]]"}]}), "stop"),
+    "parts that are strings": (reply_of({"content": ["[[1,", "2]]"]}), "stop"),
+    "a part that is null": (reply_of({"content": [{"type": "text", "text": None}, "[[1,2]]"]}), "stop"),
+    "redacted thinking": (
+        reply_of({"content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "[[1,2]]"}]}),
+        "stop",
+    ),
+    "an empty error": (reply_of({"content": "[[1,2]]", "error": {}}, error={"code": None, "message": None}), "stop"),
+    "an error with code 0": (reply_of({"content": "[[1,2]]"}, error={"code": 0, "message": "ok"}), "stop"),
+    "filters that held nothing back": (
+        reply_of({"content": "[[1,2]]", "content_filter_results": {"hate": {"filtered": False}}, "refusal": ""}),
+        "stop",
+    ),
+    "counts with a point": (reply_of({"content": "[[1,2]]"}, None, {"completion_tokens": 5.0}), "stop"),
+    "no end, counted": (reply_of({"content": "[[1,2]]"}, None, COUNTED), "stop"),
+    "no end, all tokens used": (reply_of({"content": "[[1,2]]"}, None, {"completion_tokens": 8}), "length"),
+    "no end, not counted": (reply_of({"content": "[[1,2]]"}, None), "length"),
+    "no field for the end": (Reply(body={"choices": [{"message": {"content": "[[1,2]]"}}], "usage": COUNTED}), "stop"),
+    "an unknown end": (reply_of({"content": "[[1,2]]"}, "whatever", COUNTED), "length"),
+    "an end-of-turn token": (reply_of({"content": "[[1,2]]<|im_end|>"}), "stop"),
+}
+
+
+@pytest.mark.parametrize("reply, end", READ.values(), ids=READ)
+def test_an_answer_in_an_unusual_shape(opened, server, reply, end):
+    server.lasting[ODD] = reply
+    with opened() as teacher:
+        (answer,) = teacher.ask([CALLS[2]])
+    assert (answer.text, answer.finish_reason) == ("[[1,2]]", end) and len(server.seen) == 1
+
+
 def test_a_refusal_is_no_answer_and_is_quoted(opened, server):
     message = {"content": None, "refusal": "I cannot help with that."}
     server.lasting[ODD] = Reply(body={"choices": [{"message": message, "finish_reason": "stop"}]})
@@ -180,6 +237,14 @@ def strict(server, status, words):
         (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", SWITCH]}]}),
         (400, {"error": {"message": "Extra inputs are not permitted"}}),
         (400, {"message": "Unknown parameter"}),
+        (400, {}),
+        (422, {}),
+        (500, {"error": {"message": f"TypeError: unexpected keyword argument '{SWITCH}'"}}),
+        (501, {"error": {"message": "enable_thinking is not implemented"}}),
+        (403, {"error": {"message": "this model does not support thinking"}}),
+        (404, {"error": {"message": f"no such field: {SWITCH}"}}),
+        (415, {"error": {"message": "Reasoning cannot be switched"}}),
+        (200, {"error": {"message": f"{SWITCH} is not supported"}}),
     ],
 )
 def test_an_endpoint_that_refuses_the_switch_is_asked_without(opened, server, status, words):
@@ -195,7 +260,26 @@ def test_another_refusal_leaves_the_switch_alone(opened, server):
     server.lasting[ODD] = Reply(400, {"error": {"message": "maximum context length is 64 tokens"}})
     with opened(batch_size=1) as teacher, pytest.raises(InputError, match="context length is 64"):
         teacher.ask(CALLS)
-    assert len(server.seen) == 6 and all(SWITCH in payload for _, _, payload in server.seen)
+    sent = [SWITCH in payload for _, _, payload in server.seen]
+    assert len(sent) == 7 and sent.count(False) == 1  # the attempt without it is refused as well
+    assert not any(f"refuses {SWITCH}" in line for line in opened.said)
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(429, {"error": "thinking takes a while"}), Reply(503, {"error": "tiny is busy"})]
+)
+def test_a_busy_endpoint_does_not_refuse_the_switch(opened, server, reply):
+    server.faults[ODD].append(reply)
+    with opened(batch_size=1) as teacher:
+        teacher.ask(CALLS)
+    assert len(server.seen) == 7 and all(SWITCH in payload for _, _, payload in server.seen)
+
+
+def test_a_model_named_for_its_thinking_is_no_refusal(opened, server, tmp_path):
+    server.faults[ODD].append(Reply(500, {"error": "tiny-thinking crashed"}))
+    with open_teacher("http", "tiny-thinking", tmp_path, url=server.url, log=print) as teacher:
+        teacher.ask(CALLS)
+    assert len(server.seen) == 7 and all(SWITCH in payload for _, _, payload in server.seen)
 
 
 def test_thinking_is_another_call_of_an_endpoint(opened, server, tmp_path):

@@ -5,14 +5,22 @@ import pytest
 from kdjax.teacher.replies import NoAnswer, cut_prompt, generated, read
 
 ENDS = (
-    "stop STOP Stop end_turn endTurn eos eos_token EOS stop_sequence stop-sequence completed COMPLETE finished im_end"
+    "stop STOP Stop end_turn endTurn eos eos_token EOS stop_sequence stop-sequence completed COMPLETE finished im_end "
+    "FINISH_REASON_STOP stopped_eos stopped_word natural_stop eosFound stop_sequence_reached </s> <|endoftext|> <|eot_id|> SUCCEEDED"
 )
-LIMITS = "length LENGTH max_tokens MAX_TOKENS maxTokens max_output_tokens model_length model_context_window_exceeded"
+LIMITS = (
+    "length LENGTH max_tokens MAX_TOKENS maxTokens max_output_tokens model_length model_context_window_exceeded "
+    "FINISH_REASON_MAX_TOKENS limit stop_limit stopped_limit token_limit output_limit max_time incomplete whatever "
+    "context_length_exceeded repetition_truncation stopped_by_user unfinished weekend"
+)
 FILTERS = (
-    "content_filter SAFETY RECITATION refusal PROHIBITED_CONTENT BLOCKLIST SPII sensitive content_filtered ERROR_TOXIC"
+    "content_filter SAFETY RECITATION refusal PROHIBITED_CONTENT BLOCKLIST SPII sensitive content_filtered "
+    "contentFiltered policy_violation unsafe copyright safety_stop guardrail_intervened"
 )
 FAILURES = (
-    "error ERROR network_error abort cancelled insufficient_system_resource OTHER failed timeout MALFORMED_RESPONSE"
+    "error ERROR network_error abort cancelled insufficient_system_resource OTHER failed timeout MALFORMED_RESPONSE "
+    "ERROR_TOXIC rate_limit_exceeded quota server_busy internal exception out_of_memory preempted killed disconnected "
+    "deadline_exceeded expired engine_overloaded stop_timeout time_out bad_gateway FINISH_REASON_OTHER"
 )
 
 
@@ -26,11 +34,11 @@ def test_words_for_the_limit(word):
     assert read("hi", word, 3, 8) == ("hi", "length")
 
 
-@pytest.mark.parametrize("word, again", [(word, "ERROR" in word) for word in FILTERS.split()])
-def test_words_for_what_was_held_back(word, again):
+@pytest.mark.parametrize("word", FILTERS.split())
+def test_words_for_what_was_held_back(word):
     with pytest.raises(NoAnswer, match=word) as failure:
         read("half a tex", word, 3, 8)
-    assert failure.value.again is again  # a filter says the same again; an error may pass
+    assert not failure.value.again  # a filter says the same again
 
 
 @pytest.mark.parametrize("word", FAILURES.split())
@@ -47,9 +55,9 @@ def test_a_tool_is_no_answer(word):
     assert not failure.value.again
 
 
-@pytest.mark.parametrize("word", ["", "whatever", "FINISH_REASON_UNSPECIFIED", "unknown"])
+@pytest.mark.parametrize("word", ["", "null", "none", "FINISH_REASON_UNSPECIFIED", "unknown"])
 @pytest.mark.parametrize("written, end", [(7, "stop"), (8, "length"), (9, "length"), (0, "length")])
-def test_an_unknown_word_is_judged_by_the_tokens_written(word, written, end):
+def test_an_absent_word_is_judged_by_the_tokens_written(word, written, end):
     assert read("hi", word, written, 8) == ("hi", end)
 
 
@@ -67,6 +75,41 @@ def test_an_empty_reply_is_no_answer(text, finish, again):
 def test_thinking_that_never_ended_is_no_answer_and_the_cure_is_named(finish):
     with pytest.raises(NoAnswer, match=r"never ended.*64 tokens.*knowledge\.max_new_tokens.*teacher\.thinking=False"):
         read("<think>Okay, the user", finish, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "</s>", "<|im_end|>\n<|endoftext|>", "\u200b", "\ufffd", "...", '""', "null", "None"]
+    + ["<|begin_of_box|><|end_of_box|>", "<think>hm</think><|begin_of_box|><|end_of_box|>"]
+)  # fmt: skip
+def test_a_reply_without_a_letter_or_digit_is_no_answer(text):
+    with pytest.raises(NoAnswer, match="no text") as failure:
+        read(text, "stop", 3, 8)
+    assert failure.value.again
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[[1,2]]<|im_end|>", "[[1,2]]"),
+        ("hi</s>\n", "hi"),
+        ("hi\n<end_of_turn>", "hi"),
+        ("<|begin_of_box|>[[1,2]]<|end_of_box|>", "[[1,2]]"),
+        ("<think>hm</think>hi<|eot_id|>", "hi"),
+        ("The token </s> ends it.", "The token </s> ends it."),
+        ("None of them", "None of them"),
+        ("7", "7"),
+        ("好", "好"),
+    ],
+)
+def test_tokens_that_end_a_turn_are_no_part_of_a_text(text, said):
+    assert read(text, "stop", 3, 8) == (said, "stop")
+
+
+def test_words_that_may_begin_thinking_are_judged_by_the_end_of_the_reply():
+    text = "Here is my thought process: cups need coffee."
+    assert read(text, "stop", 3, 8) == (text, "stop")
+    with pytest.raises(NoAnswer, match="never ended"):
+        read(text, "length", 8, 8)
 
 
 def test_what_is_said_after_thinking():
