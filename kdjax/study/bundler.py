@@ -168,6 +168,10 @@ class Bundler:
                 read.append(session_of_products(products, id=str(number)))
             except InputError as error:
                 raise InputError(f"sessions[{number}]: {error}") from error
+        questions = self.ask(read, domain)
+        if too_long := self.too_long(questions):
+            number, tokens = next(iter(too_long.items()))
+            raise InputError(f"sessions[{number}]: {tokens} tokens, and the student reads {self._trained['positions']}")
         if lacking := self.without_categories(read):
             total = sum(map(len, read))
             warnings.warn(
@@ -175,10 +179,6 @@ class Bundler:
                 "bundles",
                 stacklevel=2,
             )
-        questions = self.ask(read, domain)
-        if too_long := self.too_long(questions):
-            number, tokens = next(iter(too_long.items()))
-            raise InputError(f"sessions[{number}]: {tokens} tokens, and the student reads {self._trained['positions']}")
         return self.answer(questions, min_probability)
 
     def without_categories(self, sessions: Sequence[Session]) -> int:
