@@ -29,6 +29,7 @@ from configs.base import base, variant
 def get_config(arg: str = ""):
     config = variant(base("generate"), arg)
     config.job = "generate"
-    config.student.source = ""  # the base that the adapter was trained on
-    config.eval.orders = 0  # as in training
+    # As in the run that trained the adapter, its base included.
+    config.student.update(source="", answer="", pair_layers=0)
+    config.eval.orders = 0
     return config

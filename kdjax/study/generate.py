@@ -65,7 +65,7 @@ def _as_trained(config: ConfigDict, trained: Mapping) -> ConfigDict:
     """The config with what the adapter says of itself.
 
     Raises:
-        InputError: the config asks for a base that is kept otherwise than in training.
+        InputError: the config asks for another kind of student, or for a base that is kept otherwise than in training.
     """
     kept = trained["base"].get("quantization")
     if config.student.quantization not in (None, kept):
@@ -75,7 +75,12 @@ def _as_trained(config: ConfigDict, trained: Mapping) -> ConfigDict:
         )
     config = config.copy_and_resolve_references()
     config.eval.orders = config.eval.orders or trained["orders"]
-    config.student.update(answer=trained["answer"], pair_layers=trained["pair_layers"])
+    for field in ("answer", "pair_layers"):
+        value = config.student[field] = config.student[field] or trained[field]
+        if value != trained[field]:
+            raise InputError(
+                f"config.student.{field}={value!r}: {config.student.adapter} was trained with {trained[field]!r}"
+            )
     return config
 
 

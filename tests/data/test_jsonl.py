@@ -180,10 +180,10 @@ def test_a_session_annotated_without_a_bundle_is_kept_beside_the_splits(tmp_path
     """One that does not say is left out alone."""
     rows = [
         {"id": "s", "items": ["g", "t"], "bundles": [["g", "t"]]},
-        {"id": "none", "items": ["g", "t"], "bundles": []},
+        {"id": "n0", "items": ["g", "t"], "bundles": []},
         {"id": "unknown", "items": ["t", "g"]},
     ]
     domain = load(write(tmp_path / "mine", ITEMS, rows))
-    assert [session.id for session in domain.without_bundles] == ["none"]
+    assert [session.id for session in domain.without_bundles] == ["n0"]
     assert [session.id for split in domain.splits.values() for session in split] == ["s"]
     assert domain.left_out["sessions without a bundle"] == 2

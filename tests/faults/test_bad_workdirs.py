@@ -206,15 +206,27 @@ def description() -> dict:
 # what is wrong: (fields of the config, fields of kdjax.json, what the error says)
 GENERATE = {
     "no sessions": ({"generate.sessions_file": ""}, {}, "config.generate.sessions_file is empty; name the JSONL file"),
-    "no items": ({"generate.items_file": ""}, {}, "config.generate.items_file is empty; name the JSONL file"),
     "no adapter": ({"student.adapter": ""}, {}, "config.student.adapter is empty; name the adapter folder"),
     "an adapter that is not there": ({"student.adapter": "/nowhere"}, {}, "/nowhere/kdjax.json: not readable"),
-    "sessions that are not there": ({"generate.sessions_file": "/nowhere"}, {}, "/nowhere: the file is missing"),
-    "sessions at a zero byte": ({"generate.sessions_file": "a\0b"}, {}, "the file cannot be read"),
-    "an unknown domain": ({"generate.domain": "toys"}, {}, "config.generate.domain='toys'", "name one of them"),
+    "sessions that are not there": (
+        {"generate.sessions_file": "/nowhere"},
+        {},
+        "/nowhere: the sessions cannot be read",
+    ),
+    "sessions at a zero byte": ({"generate.sessions_file": "a\0b"}, {}, "the sessions cannot be read"),
+    "an unknown domain": ({"generate.domain": "toys"}, {}, "domain='toys'", "name one of them"),
     "another student": ({"student.answer": "pairs"}, {}, "config.student.answer='pairs'", "was trained with 'text'"),
-    "another base": ({}, {"base": {"source": "x", "digest": "0"}}, "was trained on x", "holds other weights"),
-    "another instruction": ({}, {"instruction": "Do as you like."}, "was trained with another instruction"),
+    "another base": (
+        {},
+        {"base": {"source": "tiny-random", "digest": "0"}},
+        "was trained on tiny-random",
+        "other weights",
+    ),
+    "another instruction": (
+        {},
+        {"instruction": "Do as you like."},
+        "was trained with an instruction that this version",
+    ),
     "an earlier version": ({}, {"products": ...}, "kdjax.json: the adapter is of an earlier version"),
     "a number of tokens in words": ({}, {"max_new_tokens": "many"}, "kdjax.json: not the description of an adapter"),
     "no base": ({}, {"base": ...}, "kdjax.json: not the description of an adapter"),

@@ -103,7 +103,7 @@ def test_a_license_is_claimed_only_where_base_and_data_have_the_same(card, base,
 
 def test_a_base_without_a_hub_name_is_not_named_in_the_head(card):
     text = card(base={"hub_name": "", "source": "/models/mine"})
-    assert "base_model" not in head(text) and "--config.student.source=/models/mine" in text
+    assert "base_model" not in head(text) and "adapter of `/models/mine`" in text
 
 
 def test_a_student_that_judges_pairs_has_no_pipeline_and_no_server(card):
