@@ -124,6 +124,8 @@ def read_lora_config(folder: Path) -> LoraConfig:
         for name in config.keys() - {*COMPUTED, *HARMLESS}:
             if config[name]:
                 raise InputError(f"{name}={config[name]!r} is not supported")
+        if config.get("target_modules") is None:
+            raise InputError("target_modules is not given; which maps are adapted would be PEFT's guess")
         init = config.get("init_lora_weights", True)
         if init not in HARMLESS_INITS:
             raise InputError(f"init_lora_weights={init!r} is not supported: it belongs to a changed base")
@@ -136,7 +138,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
             r=config.get("r", 8),
             lora_alpha=config.get("lora_alpha", 8),
             lora_dropout=config.get("lora_dropout", 0.0),
-            target_modules=_strings(config["target_modules"] or ()),
+            target_modules=_strings(config["target_modules"]),
             exclude_modules=_strings(config.get("exclude_modules") or ()),
             use_rslora=False if config.get("use_rslora") is None else config["use_rslora"],
             use_dora=False if config.get("use_dora") is None else config["use_dora"],

@@ -28,7 +28,7 @@ from kdjax.decoding import (
     sure_answer,
 )
 from kdjax.errors import InputError
-from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, parse_answer
+from kdjax.prompting import ANSWER_MARKER, INSTRUCTION, Example, parse_answer
 from kdjax.sources import load_tokenizer, resolve
 from kdjax.student import check_student, load_student
 from kdjax.study.answering import Judged, Written
@@ -115,7 +115,7 @@ class Bundler:
             layers = trained["pair_layers"]
             head = load_adapter_head(folder, trained["products"], shape.hidden_size, layers)
             student = load_student(source, **settings, place=parallel.place)
-            steady = SteadyRows([*_probes(teller)])
+            steady = SteadyRows(_probes(teller))
             answer: Judged | Written = Judged(StateReader(student, layers, 0, parallel, steady))
             return cls(folder, trained, answer, {"adapter": student.adapter, "head": head}, teller)
         marker = ANSWER_MARKER if trained["thoughts_first"] else ""
@@ -189,7 +189,7 @@ class Bundler:
 
     def ask(self, sessions: Sequence[Session], domain: str | None = None) -> Questions:
         """The prompts of sessions."""
-        domain = self._domain(domain)
+        domain = self.domain(domain)
         orders = self._trained["orders"] if isinstance(self._answer, Judged) else 1
         return ask(self.teller, [(domain, session) for session in sessions], orders)
 
@@ -230,7 +230,8 @@ class Bundler:
         np.fill_diagonal(pairs, 1.0)
         return Answer(tuple(Bundle(bundle, probable[bundle]) for bundle in named), beliefs[NO_BUNDLE], pairs)
 
-    def _domain(self, wanted: str | None) -> str:
+    def domain(self, wanted: str | None) -> str:
+        """The domain whose knowledge prompts have: the one that is wanted, or the only one. InputError if that is none."""
         known = self.teller.knowledge
         alike = len(set(known.values())) == 1 and not any(shown.count for shown in self.teller.shown.values())
         if not wanted and (len(known) == 1 or alike):
@@ -245,8 +246,7 @@ def _written(completion: Completion, n: int) -> Answer:
     return Answer(tuple(Bundle(bundle) for bundle in sorted(named) if len(bundle) > 1))
 
 
-def _probes(teller: Teller):
+def _probes(teller: Teller) -> tuple[Example, ...]:
     """Two prompts per domain whose products have nothing in common."""
-    for domain in teller.knowledge:
-        for titles in PROBES:
-            yield teller.prompt(domain, Session("probe", titles, titles, ((),) * len(titles)))
+    sessions = [Session("probe", titles, titles, ((),) * len(titles)) for titles in PROBES]
+    return ask(teller, [(domain, session) for domain in teller.knowledge for session in sessions], orders=1).prompts

@@ -53,7 +53,7 @@ def generate(config: ConfigDict, workdir: str) -> None:
             orders=config.eval.orders,
             parallel=devices(config),
         )
-        bundler.ask((), wanted.domain)  # an unknown domain is an error before anything is written
+        bundler.domain(wanted.domain)  # an unknown one is an error before anything is written
         if not wanted.out:
             check_workdir(Path(workdir), config, {})
             files.enter_context(claim(Path(workdir), config, {}))

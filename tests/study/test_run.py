@@ -153,7 +153,7 @@ def test_on_a_terminal_each_loop_ends_its_line(cache, tmp_path):
     text = printed.decode()
     assert "train step 2/4" in text and "train step 4/4" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 4  # the cursor is hidden by each loop and comes back
-    assert text.rindex("train step") < text.rindex("epoch 2: validation") < text.rindex("after fine-tuning")
+    assert text.rindex("train step") < text.rindex("epoch 2: validation") < text.rindex("The fine-tuned student")
 
 
 def test_another_config_may_not_use_the_folder(finished, launch):
