@@ -208,9 +208,9 @@ class Bundler:
     ) -> list[Answer]:
         """The answers to questions, in their order. Sessions of fewer than two products have no bundle."""
         asked = [place for place, session in enumerate(questions.sessions) if len(session) > 1]
-        if not asked:
-            return [NOTHING] * len(questions.sessions)
         found = [NOTHING] * len(questions.sessions)
+        if not asked:
+            return found
         some = questions.some(asked)
         if isinstance(self._answer, Judged):
             judged = self._answer.log_odds(self._weights, some, on_batch)
